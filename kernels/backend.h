@@ -1,0 +1,270 @@
+/* backend: the op table that a model's forward is written against. Nothing in here names a device API.
+ *
+ * Owns     a be owns its threads or streams, weights, KV pools and buffers made through it; destroy them before be_destroy.
+ * Units    rows = tokens of one step; sizes in bytes; positions are absolute (0 = first token of the sequence).
+ * States   create -> (weights, KV, buffers) -> {begin_step, ops..., end_step}* -> destroy. Results of a step may be read by
+ *          the host after end_step. An asynchronous backend runs ops in call order.
+ * Threads  one thread (the engine's) makes every call after create; a backend may use threads of its own inside.
+ * Errors   ST_EINVAL for shapes that an op cannot take, ST_ENOMEM, ST_EDEVICE (sticky: every later call returns it).
+ * Bounds   ops never allocate: everything is sized at create from be_limits.
+ * Source   docs/ARCHITECTURE.md section 3. Batch invariance: a row's result depends on that row alone, bit for bit on the
+ *          CPU backend, whatever else is in the step, however it is chunked, and on how many threads it ran.
+ */
+#ifndef STATOR_BACKEND_H
+#define STATOR_BACKEND_H
+
+#include "status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Element types as they stand in model files. Quantised types are in blocks of 32 (Q4_0, Q4_1, Q8_0) or 256 (Q4_K, Q6_K)
+ * along k, laid out as in GGUF. */
+enum be_type { BE_F32, BE_F16, BE_BF16, BE_Q4_0, BE_Q4_1, BE_Q8_0, BE_Q4_K, BE_Q6_K, BE_TYPE_COUNT };
+
+const char *be_type_name(enum be_type t);
+uint32_t be_type_block(enum be_type t);       /* elements per block: 1, 32 or 256 */
+uint32_t be_type_block_bytes(enum be_type t); /* bytes per block */
+bool be_type_row_bytes(enum be_type t, uint64_t k,
+                       uint64_t *out); /* false: k is no multiple of the block, or overflow */
+
+struct be;        /* a backend instance; its first member is `const struct be_ops *ops` */
+struct be_weight; /* a packed linear weight or vector, opaque, made by weight_create */
+struct be_kv;     /* a pool of KV blocks, opaque, made by kv_create */
+struct be_act; /* activations between a producing and a consuming op, in a layout that the backend chooses */
+
+enum { BE_WEIGHT_PARTS_MAX = 4, BE_LOGPROBS_MAX = 20 };
+
+/* One matrix part as it stands in a file: `rows` outputs of `k` inputs, row after row. */
+struct be_part {
+    enum be_type type;
+    uint32_t rows;
+    const void *data; /* [rows][k] of `type`, file order; only read during weight_create; may be unaligned */
+};
+
+enum be_weight_use {
+    BE_USE_LINEAR, /* plain y = W x */
+    BE_USE_QKV,    /* parts are q, k, v; see rope_interleaved */
+    BE_USE_GATED,  /* parts are gate, up, of equal rows */
+    BE_USE_EMBED,  /* row lookup; may also be used as a linear head (tied embeddings) */
+    BE_USE_VECTOR  /* one row of k values (norm gains, biases), kept as f32 */
+};
+
+struct be_weight_desc {
+    enum be_weight_use use;
+    uint32_t k; /* inputs per output */
+    uint32_t n_parts;
+    struct be_part parts[BE_WEIGHT_PARTS_MAX]; /* concatenated along rows */
+    uint32_t head_dim;                         /* QKV only */
+    bool
+        rope_interleaved; /* QKV only: q, k rows pair (2i, 2i+1) as GGUF llama files do; else (i, i + head_dim/2) */
+    const char *name; /* for errors and progress; borrowed for the call */
+};
+
+struct be_kv_shape {
+    uint32_t n_layers, n_kv_heads, head_dim;
+    uint32_t block_tokens; /* a multiple of 16 */
+    uint32_t n_blocks;
+    enum be_type type; /* BE_F32, BE_F16 or BE_BF16 */
+};
+
+struct be_limits {
+    uint32_t max_rows; /* tokens per step */
+    uint32_t max_seqs; /* spans and logit rows per step */
+    uint32_t max_k;    /* largest k of any weight */
+    uint32_t max_n;    /* largest number of outputs of any weight but the head */
+    uint32_t vocab;
+    uint32_t max_context; /* positions */
+};
+
+/* ---- a step ------------------------------------------------------------------------------------------------------ */
+
+/* Consecutive rows of one sequence: rows row0 .. row0+n_rows-1 stand at positions pos0, pos0+1, ... They attend to all
+ * positions 0 .. their own, found through the sequence's block table. */
+struct be_span {
+    uint32_t row0, n_rows, pos0;
+    uint32_t n_blocks;     /* blocks that cover pos0 + n_rows positions */
+    const uint32_t *table; /* [n_blocks] block ids */
+};
+
+struct be_batch {
+    uint32_t n_rows, n_spans, n_logits;
+    const int32_t *tokens;     /* [n_rows], each 0 <= id < vocab (checked by the caller) */
+    const uint32_t *positions; /* [n_rows] */
+    const uint32_t
+        *kv_slots; /* [n_rows] block * block_tokens + offset: where the row's K and V are written */
+    const struct be_span *spans; /* [n_spans], rows ascending, covering all rows */
+    const uint32_t *logit_rows;  /* [n_logits] rows whose logits are wanted, ascending */
+};
+
+/* ---- ops: plain params structs; all pointers are backend buffers (buffer_create) unless said otherwise ------------- */
+
+struct op_embed {
+    const struct be_batch *batch;
+    const struct be_weight *table; /* USE_EMBED [vocab][d] */
+    float scale;                   /* usually 1 */
+    float *x;                      /* out [n_rows][d] */
+};
+
+/* act = norm(x) * gain, ready for `next`. */
+struct op_norm {
+    uint32_t n_rows;
+    const uint32_t *rows; /* host [n_rows] rows of x to take, or NULL for 0..n_rows-1 */
+    uint32_t d;
+    const float *x;               /* [..][d] */
+    const struct be_weight *gain; /* USE_VECTOR [d] */
+    float eps;
+    const struct be_weight *next; /* the weight that will consume act: decides its numeric class */
+    struct be_act *act;           /* out, n_rows x d */
+};
+
+/* q, k, v = act W^T + bias; rotary embedding on q and k; k, v appended to the KV pool at kv_slots; q written out. */
+struct op_qkv {
+    const struct be_batch *batch;
+    const struct be_act *act;
+    const struct be_weight *w;    /* USE_QKV */
+    const struct be_weight *bias; /* USE_VECTOR [q+k+v rows] or NULL */
+    const float *rope;            /* [max_context][rot_dim/2][2] cos, sin */
+    uint32_t rot_dim;             /* rotated leading dims of a head, even, <= head_dim */
+    uint32_t n_heads, n_kv_heads, head_dim, layer;
+    struct be_kv *kv;
+    float *q; /* out [n_rows][n_heads][head_dim], in the pairing order that the backend packed */
+};
+
+/* act = softmax(q K^T * scale) V per head, causal, ready for `next`. */
+struct op_attention {
+    const struct be_batch *batch;
+    const float *q; /* [n_rows][n_heads][head_dim] from op_qkv */
+    struct be_kv *kv;
+    uint32_t layer, n_heads, n_kv_heads, head_dim;
+    uint32_t window; /* sliding window in positions; 0 = none */
+    float scale;
+    const struct be_weight *next;
+    struct be_act *act; /* out, n_rows x (n_heads * head_dim) */
+};
+
+/* x += act W^T + bias */
+struct op_linear_add {
+    uint32_t n_rows;
+    const struct be_act *act;
+    const struct be_weight *w;    /* USE_LINEAR */
+    const struct be_weight *bias; /* USE_VECTOR or NULL */
+    float *x;                     /* in/out [n_rows][rows of w] */
+};
+
+/* act_out = silu(act Wg^T) * (act Wu^T), ready for `next`. */
+struct op_gated {
+    uint32_t n_rows;
+    const struct be_act *act;
+    const struct be_weight *w; /* USE_GATED */
+    const struct be_weight *next;
+    struct be_act *act_out; /* out, n_rows x (rows of one part) */
+};
+
+struct op_logits {
+    uint32_t n_rows;
+    const struct be_act *act;
+    const struct be_weight *w; /* USE_LINEAR or USE_EMBED [vocab][d] */
+    float *logits;             /* out [n_rows][vocab] */
+};
+
+struct be_bias {
+    int32_t token;
+    float add;
+};
+
+/* A token that this sequence has seen: in its prompt (n_out may be 0) or its output. */
+struct be_seen {
+    int32_t token;
+    uint32_t n_out;
+};
+
+/* Order of edits: logit bias -> repetition -> frequency, presence -> log-probabilities -> temperature -> top-k -> top-p ->
+ * min-p -> draw. The draw is argmax of z/T + Gumbel noise from Philox(seed, position, token): a row's token depends on its
+ * logits and this struct alone. Pointers are host memory, valid until end_step. */
+struct be_sample_row {
+    uint32_t logits_row;
+    float temperature;                     /* < 1e-5 = greedy */
+    uint32_t top_k;                        /* 0 = off */
+    float top_p, min_p;                    /* 1 / 0 = off */
+    float repetition, frequency, presence; /* 1 / 0 / 0 = off */
+    uint64_t seed;
+    uint32_t position; /* of the token to be drawn */
+    uint32_t n_bias, n_seen;
+    const struct be_bias *bias; /* [n_bias], distinct tokens */
+    const struct be_seen *seen; /* [n_seen], distinct tokens */
+    const int32_t *banned; /* [n_banned] tokens that must not be drawn (e.g. end tokens under ignore_eos) */
+    uint32_t n_banned;
+    int32_t n_logprobs; /* -1 = none, 0..BE_LOGPROBS_MAX alternatives */
+};
+
+struct be_sample_out {
+    int32_t token; /* -1: no token could be drawn (non-finite logits); the request must fail */
+    float logprob;
+    uint32_t n_top;
+    struct {
+        int32_t token;
+        float logprob;
+    } top[BE_LOGPROBS_MAX];
+};
+
+struct op_sample {
+    uint32_t n_rows, vocab;
+    float *logits;                    /* [..][vocab]; edited in place */
+    const struct be_sample_row *rows; /* host [n_rows] */
+    struct be_sample_out *out;        /* host [n_rows], valid after end_step */
+};
+
+struct be_ops {
+    const char *name; /* "cpu" */
+    void (*destroy)(struct be *be);
+
+    /* One copy of the weight in the layout that the kernels want; the source may go away afterwards. */
+    int (*weight_create)(struct be *be, const struct be_weight_desc *d, struct be_weight **out,
+                         struct err *e);
+    void (*weight_destroy)(struct be *be, struct be_weight *w);
+    size_t (*weight_bytes)(const struct be_weight *w);
+
+    int (*kv_create)(struct be *be, const struct be_kv_shape *s, struct be_kv **out, struct err *e);
+    void (*kv_destroy)(struct be *be, struct be_kv *kv);
+    size_t (*kv_block_bytes)(struct be *be, const struct be_kv_shape *s); /* of one block, all layers */
+
+    int (*act_create)(struct be *be, uint32_t max_rows, uint32_t max_k, struct be_act **out);
+    void (*act_destroy)(struct be *be, struct be_act *a);
+    void *(*buffer_create)(struct be *be, size_t bytes); /* 64-byte aligned, zeroed; NULL = no memory */
+    void (*buffer_destroy)(struct be *be, void *p);
+    int (*upload)(struct be *be, void *dst, const void *host, size_t bytes);
+    int (*download)(struct be *be, void *host, const void *src, size_t bytes);
+
+    void (*wake)(struct be *be); /* a step will come soon: threads may leave their sleep */
+    int (*begin_step)(struct be *be);
+    int (*end_step)(struct be *be, struct err *e); /* waits for the step's results */
+
+    int (*embed)(struct be *be, const struct op_embed *p);
+    int (*norm)(struct be *be, const struct op_norm *p);
+    int (*qkv)(struct be *be, const struct op_qkv *p);
+    int (*attention)(struct be *be, const struct op_attention *p);
+    int (*linear_add)(struct be *be, const struct op_linear_add *p);
+    int (*gated)(struct be *be, const struct op_gated *p);
+    int (*logits)(struct be *be, const struct op_logits *p);
+    int (*sample)(struct be *be, const struct op_sample *p);
+};
+
+struct be {
+    const struct be_ops *ops;
+};
+
+struct be_options {
+    const char *device;  /* "auto", "cpu" or "cuda" */
+    uint32_t threads;    /* CPU compute threads; 0 = one per allowed physical core */
+    const char *cpu_isa; /* "auto", or force one of "c", "avx2", "avxvnni", "avx512", "amx" */
+    bool cpu_exact;      /* dequantise weights and keep activations in f32: the reference */
+};
+
+int be_create(struct be **out, const struct be_options *o, struct err *e);
+void be_destroy(struct be *be); /* NULL ok */
+/* One line for the start-up log: "cpu, 2 threads, avx512-vnni". Valid as long as `be`. */
+const char *be_describe(const struct be *be);
+
+#endif
