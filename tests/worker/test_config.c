@@ -1,0 +1,117 @@
+#define _GNU_SOURCE
+/* Goal: every setting is reachable as flag and as variable, bounds hold, errors name flag and value, README agrees.
+ * Method: tables of argument vectors; the README table is compared with what the program would print. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static int load(struct config *c, struct err *e, const char *const *args, const char *const *env)
+{
+    char *argv[16] = {(char *)"stator"};
+    int n = 1;
+    for (; args && args[n - 1]; n++)
+        argv[n] = (char *)args[n - 1];
+    return config_load(c, n, argv, (char **)env, e);
+}
+
+static void defaults_hold_without_arguments(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err e = {0};
+    assert_int_equal(load(&c, &e, NULL, NULL), ST_OK);
+    assert_int_equal(c.port, 8099);
+    assert_string_equal(c.host, "127.0.0.1");
+    assert_int_equal(c.max_body_bytes, 16 << 20);
+    assert_null(c.model);
+}
+
+static void flags_win_over_variables_and_variables_over_defaults(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err e = {0};
+    const char *env[] = {"STATOR_PORT=1", "STATOR_MAX_QUEUE=7", "STATOR_ALLOW_PUBLIC=yes", "OTHER=1", NULL};
+    const char *args[] = {"--port", "2", "--kv-bytes=3G", NULL};
+    assert_int_equal(load(&c, &e, args, env), ST_OK);
+    assert_int_equal(c.port, 2);
+    assert_int_equal(c.max_queue, 7);
+    assert_true(c.allow_public);
+    assert_int_equal(c.kv_bytes, UINT64_C(3) << 30);
+}
+
+static void bad_values_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args[3], *text;
+    } cases[] = {
+        {{"--port", "70000"}, "--port: 70000 is outside 0..65535"},
+        {{"--port", "-1"}, "--port: '-1' is not a whole number"},
+        {{"--port", ""}, "--port: '' is not a whole number"},
+        {{"--port", "8k"}, "--port: '8k' is not a whole number"},
+        {{"--kv-bytes", "99999999999999999999"},
+         "--kv-bytes: '99999999999999999999' is not a whole number (with K, M, G or T if you like)"},
+        {{"--kv-bytes", "99999999999T"},
+         "--kv-bytes: '99999999999T' is not a whole number (with K, M, G or T if you like)"},
+        {{"--device", "tpu"}, "--device: 'tpu' is none of auto|cpu|cuda"},
+        {{"--device", "auto|cpu"}, "--device: 'auto|cpu' is none of auto|cpu|cuda"},
+        {{"--block-size", "24"}, "--block-size: 24 is not a multiple of 16"},
+        {{"--model"}, "--model needs a value"},
+        {{"--modle", "x"}, "unknown flag '--modle'; see --help"},
+        {{"x"}, "'x' is not a flag; see --help"},
+        {{"--allow-public=perhaps"}, "--allow-public: 'perhaps' is neither true nor false"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct config c;
+        struct err e = {0};
+        assert_int_equal(load(&c, &e, cases[i].args, NULL), ST_EINVAL);
+        assert_string_equal(e.text, cases[i].text);
+    }
+    const char *env[] = {"STATOR_PORT=no", NULL};
+    struct config c;
+    struct err e = {0};
+    assert_int_equal(load(&c, &e, NULL, env), ST_EINVAL);
+    assert_string_equal(e.text, "STATOR_PORT: 'no' is not a whole number");
+}
+
+static char *slurp(FILE *f)
+{
+    char *text = NULL;
+    size_t n = 0;
+    assert_true(getdelim(&text, &n, 0, f) > 0);
+    fclose(f);
+    return text;
+}
+
+static void the_readme_carries_the_table(void **state)
+{
+    (void)state;
+    FILE *f = tmpfile();
+    assert_non_null(f);
+    config_print_markdown(f);
+    rewind(f);
+    char *printed = slurp(f);
+    f = fopen(STATOR_SOURCE_DIR "/README.md", "r");
+    assert_non_null(f);
+    char *readme = slurp(f);
+    assert_non_null(strstr(readme, printed));
+    free(printed);
+    free(readme);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_hold_without_arguments),
+        cmocka_unit_test(flags_win_over_variables_and_variables_over_defaults),
+        cmocka_unit_test(bad_values_are_refused_by_name),
+        cmocka_unit_test(the_readme_carries_the_table),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

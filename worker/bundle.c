@@ -1,0 +1,325 @@
+/* The one place that knows both file formats and text: the GGUF reader knows no vocabulary, the tokenizer no GGUF. */
+#define _GNU_SOURCE
+#include "bundle.h"
+
+#include "gguf.h"
+#include "mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The whole of a regular file. ST_ENOENT without text when there is none: the caller knows whether it must be there. */
+static int read_file(const char *path, size_t max, struct buf *out, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return errno == ENOENT ? ST_ENOENT : err_set(e, ST_EIO, "%s: %s", path, strerror(errno));
+    struct stat s;
+    int st = ST_OK;
+    if (fstat(fd, &s) || !S_ISREG(s.st_mode))
+        st = err_set(e, ST_EIO, "%s: not a regular file", path);
+    else if ((uint64_t)s.st_size > max)
+        st = err_set(e, ST_ETOOBIG, "%s: %lld bytes, limit %zu", path, (long long)s.st_size, max);
+    else if (buf_reserve(out, (size_t)s.st_size))
+        st = err_set(e, ST_ENOMEM, "%s: no memory for %lld bytes", path, (long long)s.st_size);
+    while (!st && out->n < (size_t)s.st_size) {
+        ssize_t n = read(fd, out->p + out->n, (size_t)s.st_size - out->n);
+        if (n > 0)
+            out->n += (size_t)n;
+        else if (n == 0)
+            break;
+        else if (errno != EINTR)
+            st = err_set(e, ST_EIO, "%s: %s", path, strerror(errno));
+    }
+    if (!st)
+        out->p[out->n] = 0;
+    close(fd);
+    return st;
+}
+
+static int set_chat(struct bundle *b, struct str source, const char *where, struct err *e)
+{
+    if (source.n > BUNDLE_TEMPLATE_MAX)
+        return err_set(e, ST_ETOOBIG, "%s: chat template of %zu bytes, limit %d", where, source.n,
+                       BUNDLE_TEMPLATE_MAX);
+    struct err inner = {0};
+    int st = chat_create(&b->chat, source, &inner);
+    return st ? err_set(e, st, "%s: chat template: %.150s", where, inner.text) : ST_OK;
+}
+
+static char *dup_str(struct str s)
+{
+    return mem_dup(s.p, s.n);
+}
+
+static int own_template(struct bundle *b, struct str source, const char *where, struct err *e)
+{
+    if (source.n == 0) {
+        snprintf(b->why_no_chat, sizeof b->why_no_chat,
+                 "the model has no chat template; give one with --chat-template");
+        return ST_OK;
+    }
+    return set_chat(b, source, where, e);
+}
+
+static int template_from_file(struct bundle *b, const char *path, struct err *e)
+{
+    struct buf text = {0};
+    int st = read_file(path, BUNDLE_TEMPLATE_MAX, &text, e);
+    if (st == ST_ENOENT)
+        st = err_set(e, st, "%s: no such file", path);
+    if (!st)
+        st = set_chat(b, buf_str(&text), path, e);
+    buf_fini(&text);
+    return st;
+}
+
+/* ---- GGUF -------------------------------------------------------------------------------------------------------- */
+
+struct vocab {
+    struct str *tokens, *merges;
+    float *scores;
+    int32_t *types;
+};
+
+static void vocab_fini(struct vocab *v)
+{
+    mem_free(v->tokens);
+    mem_free(v->merges);
+    mem_free(v->scores);
+    mem_free(v->types);
+}
+
+static int take_strings(const struct gguf *g, const char *key, struct str **out, size_t *n_out, struct err *e)
+{
+    struct gguf_array a = {.type = GGUF_STRING};
+    int st = gguf_opt_array(g, key, GGUF_STRING, &a, e);
+    if (st || a.n == 0)
+        return st;
+    *out = mem_zalloc(a.n, sizeof **out);
+    if (!*out)
+        return err_set(e, ST_ENOMEM, "%s: %s: no memory", gguf_name(g), key);
+    size_t n = 0;
+    while (n < a.n && gguf_array_str(&a, *out + n))
+        n++;
+    *n_out = n;
+    return ST_OK;
+}
+
+static int take_numbers(const struct gguf *g, size_t n_tokens, struct vocab *v, struct err *e)
+{
+    struct gguf_array a = {0};
+    int st = gguf_opt_array(g, "tokenizer.ggml.scores", GGUF_F32, &a, e);
+    if (st)
+        return st;
+    if (a.n && a.n != n_tokens)
+        return err_set(e, ST_EFORMAT, "%s: tokenizer.ggml.scores: %llu entries for %zu tokens", gguf_name(g),
+                       (unsigned long long)a.n, n_tokens);
+    if (a.n && !(v->scores = mem_alloc(n_tokens * sizeof *v->scores)))
+        return err_set(e, ST_ENOMEM, "%s: tokenizer.ggml.scores: no memory", gguf_name(g));
+    for (size_t i = 0; i < a.n; i++)
+        v->scores[i] = (float)gguf_array_num(&a, i);
+    a.n = 0;
+    st = gguf_opt_array(g, "tokenizer.ggml.token_type", GGUF_ARRAY, &a, e);
+    if (st)
+        return st;
+    if (a.n && (a.n != n_tokens || a.type == GGUF_STRING))
+        return err_set(e, ST_EFORMAT, "%s: tokenizer.ggml.token_type: not one number per token",
+                       gguf_name(g));
+    if (a.n && !(v->types = mem_alloc(n_tokens * sizeof *v->types)))
+        return err_set(e, ST_ENOMEM, "%s: tokenizer.ggml.token_type: no memory", gguf_name(g));
+    for (size_t i = 0; i < a.n; i++)
+        v->types[i] = (int32_t)gguf_array_int(&a, i);
+    return ST_OK;
+}
+
+static int take_flags(const struct gguf *g, struct tok_spec *s, struct err *e)
+{
+    static const struct {
+        const char *key;
+        size_t at;
+    } ids[] = {{"tokenizer.ggml.bos_token_id", offsetof(struct tok_spec, bos)},
+               {"tokenizer.ggml.eos_token_id", offsetof(struct tok_spec, eos)},
+               {"tokenizer.ggml.unknown_token_id", offsetof(struct tok_spec, unk)}};
+    int st = ST_OK;
+    for (size_t i = 0; !st && i < sizeof ids / sizeof *ids; i++) {
+        int64_t *id = (int64_t *)((char *)s + ids[i].at);
+        *id = -1;
+        st = gguf_opt_int(g, ids[i].key, -1, UINT32_MAX, id, e);
+        if (*id >= (int64_t)s->n_tokens) /* some files write 2^32 - 1 for "none" */
+            *id = -1;
+    }
+    bool spm = s->kind == TOK_BPE_SPM;
+    s->add_bos = spm || str_eqz(s->pre, "llama-bpe") || str_eqz(s->pre, "llama3");
+    s->add_space_prefix = spm;
+    st = st ? st : gguf_opt_bool(g, "tokenizer.ggml.add_bos_token", &s->add_bos, e);
+    st = st ? st : gguf_opt_bool(g, "tokenizer.ggml.add_eos_token", &s->add_eos, e);
+    st = st ? st : gguf_opt_bool(g, "tokenizer.ggml.add_space_prefix", &s->add_space_prefix, e);
+    st = st ? st
+            : gguf_opt_bool(g, "tokenizer.ggml.remove_extra_whitespaces", &s->remove_extra_whitespaces, e);
+    return st;
+}
+
+static int tok_from_gguf(struct bundle *b, const struct gguf *g, struct vocab *v, struct err *e)
+{
+    struct tok_spec s = {0};
+    struct str kind = {0};
+    int st = gguf_need_str(g, "tokenizer.ggml.model", &kind, e);
+    if (st)
+        return st;
+    if (!str_eqz(kind, "gpt2") && !str_eqz(kind, "llama"))
+        return err_set(e, ST_EUNSUP, "%s: tokenizer.ggml.model: '%.*s' is neither gpt2 nor llama",
+                       gguf_name(g), (int)(kind.n < 40 ? kind.n : 40), kind.p);
+    s.kind = str_eqz(kind, "llama") ? TOK_BPE_SPM : TOK_BPE_BYTES;
+    st = st ? st : gguf_opt_str(g, "tokenizer.ggml.pre", &s.pre, e);
+    st = st ? st : take_strings(g, "tokenizer.ggml.tokens", &v->tokens, &s.n_tokens, e);
+    st = st ? st : take_strings(g, "tokenizer.ggml.merges", &v->merges, &s.n_merges, e);
+    st = st ? st : take_numbers(g, s.n_tokens, v, e);
+    st = st ? st : take_flags(g, &s, e);
+    if (st)
+        return st;
+    s.ignore_merges = str_eqz(s.pre, "llama-bpe") || str_eqz(s.pre, "llama3");
+    s.tokens = v->tokens;
+    s.merges = v->merges;
+    s.scores = v->scores;
+    s.types = v->types;
+    struct err inner = {0};
+    st = tok_create_spec(&b->tok, &s, &inner);
+    if (st)
+        return err_set(e, st, "%s: %.180s", gguf_name(g), inner.text);
+    b->bos = s.bos >= 0 ? dup_str(s.tokens[s.bos]) : mem_dup("", 0);
+    b->eos = s.eos >= 0 ? dup_str(s.tokens[s.eos]) : mem_dup("", 0);
+    return b->bos && b->eos ? ST_OK : err_set(e, ST_ENOMEM, "%s: no memory", gguf_name(g));
+}
+
+static int open_gguf(struct bundle *b, const char *path, bool want_template, struct err *e)
+{
+    struct gguf *g;
+    int st = gguf_open(&g, path, e);
+    if (st)
+        return st;
+    struct vocab v = {0};
+    struct str source = {0};
+    st = tok_from_gguf(b, g, &v, e);
+    if (!st)
+        st = gguf_opt_str(g, "tokenizer.chat_template", &source, e);
+    if (!st && want_template)
+        st = own_template(b, source, path, e);
+    vocab_fini(&v);
+    gguf_close(g);
+    return st;
+}
+
+/* ---- Hugging Face folder ----------------------------------------------------------------------------------------- */
+
+/* "bos_token": "<s>" or {"content": "<s>", ...} or null */
+static char *special_token(const cJSON *config, const char *name)
+{
+    const cJSON *v = json_get(config, name);
+    if (cJSON_IsObject(v))
+        v = json_get(v, "content");
+    const char *z = cJSON_IsString(v) ? v->valuestring : "";
+    return mem_dup(z, strlen(z));
+}
+
+/* "chat_template": "..." or [{"name": "default", "template": "..."}, ...] */
+static struct str config_template(const cJSON *config)
+{
+    const cJSON *v = json_get(config, "chat_template"), *item;
+    if (cJSON_IsString(v))
+        return str_from(v->valuestring);
+    cJSON_ArrayForEach(item, v)
+    {
+        const cJSON *name = json_get(item, "name"), *text = json_get(item, "template");
+        if (cJSON_IsString(name) && cJSON_IsString(text) && strcmp(name->valuestring, "default") == 0)
+            return str_from(text->valuestring);
+    }
+    return (struct str){0};
+}
+
+static int read_member(const char *folder, const char *file, bool required, struct buf *out, struct err *e)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path)
+        return err_set(e, ST_EINVAL, "%.100s...: path too long", folder);
+    int st = read_file(path, BUNDLE_JSON_MAX, out, e);
+    if (st == ST_ENOENT)
+        return required ? err_set(e, st, "%s: no such file", path) : ST_OK;
+    return st;
+}
+
+static int open_folder(struct bundle *b, const char *path, bool want_template, struct err *e)
+{
+    struct buf tokenizer = {0}, config = {0}, jinja = {0};
+    cJSON *json = NULL;
+    struct err inner = {0};
+    int st = read_member(path, "tokenizer.json", true, &tokenizer, e);
+    st = st ? st : read_member(path, "tokenizer_config.json", false, &config, e);
+    st = st ? st : read_member(path, "chat_template.jinja", false, &jinja, e);
+    if (!st && config.n && (st = json_parse(&json, buf_str(&config), &inner)))
+        st = err_set(e, ST_EFORMAT, "%s/tokenizer_config.json: %.150s", path, inner.text);
+    if (!st && (st = tok_create_json(&b->tok, buf_str(&tokenizer), buf_str(&config), &inner)))
+        st = err_set(e, st, "%s/tokenizer.json: %.180s", path, inner.text);
+    if (!st) {
+        b->bos = special_token(json, "bos_token");
+        b->eos = special_token(json, "eos_token");
+        st = b->bos && b->eos ? ST_OK : err_set(e, ST_ENOMEM, "%s: no memory", path);
+    }
+    if (!st && want_template)
+        st = own_template(b, jinja.n ? buf_str(&jinja) : config_template(json), path, e);
+    json_free(json);
+    buf_fini(&tokenizer);
+    buf_fini(&config);
+    buf_fini(&jinja);
+    return st;
+}
+
+/* "models/SmolLM2.Q4_1.gguf" -> "SmolLM2.Q4_1"; "models/llama/" -> "llama" */
+static char *default_name(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    if (end - start > 5 && strncmp(path + end - 5, ".gguf", 5) == 0)
+        end -= 5;
+    return mem_dup(path + start, end - start);
+}
+
+int bundle_open(struct bundle *b, const char *path, const char *template_path, struct err *e)
+{
+    *b = (struct bundle){.name = default_name(path)};
+    struct stat s;
+    int st = ST_OK;
+    if (!b->name)
+        st = err_set(e, ST_ENOMEM, "%s: no memory", path);
+    else if (stat(path, &s))
+        st = err_set(e, ST_ENOENT, "%s: %s", path, strerror(errno));
+    else if (S_ISDIR(s.st_mode))
+        st = open_folder(b, path, template_path == NULL, e);
+    else
+        st = open_gguf(b, path, template_path == NULL, e);
+    if (!st && template_path)
+        st = template_from_file(b, template_path, e);
+    if (st)
+        bundle_close(b);
+    else
+        b->n_eog = (uint32_t)tok_eog(b->tok, b->eog, BUNDLE_EOG_MAX);
+    return st;
+}
+
+void bundle_close(struct bundle *b)
+{
+    tok_destroy(b->tok);
+    chat_destroy(b->chat);
+    mem_free(b->name);
+    mem_free(b->bos);
+    mem_free(b->eos);
+    *b = (struct bundle){0};
+}

@@ -1,0 +1,34 @@
+/* bundle: what stands beside the weights at --model's path: vocabulary, chat template, names of special tokens.
+ *
+ * Owns     its tokenizer, chat template and strings; nothing is borrowed from the files after open.
+ * Units    token ids.
+ * States   immutable after open.
+ * Threads  any number of readers.
+ * Errors   ST_ENOENT, ST_EFORMAT, ST_EUNSUP with file and field named. A folder or GGUF without a chat template is no error:
+ *          `chat` is NULL and `why_no_chat` says why.
+ * Bounds   JSON files up to BUNDLE_JSON_MAX bytes, templates up to BUNDLE_TEMPLATE_MAX.
+ * Source   GGUF keys tokenizer.*; tokenizer.json, tokenizer_config.json, chat_template.jinja of Hugging Face folders.
+ */
+#ifndef STATOR_BUNDLE_H
+#define STATOR_BUNDLE_H
+
+#include "chat.h"
+#include "tok.h"
+
+enum { BUNDLE_JSON_MAX = 128 << 20, BUNDLE_TEMPLATE_MAX = 4 << 20, BUNDLE_EOG_MAX = 16 };
+
+struct bundle {
+    struct tok *tok;
+    struct chat *chat; /* may be NULL */
+    char why_no_chat[200];
+    char *name;      /* default served name: the file's name without ".gguf", or the folder's */
+    char *bos, *eos; /* as the template sees them; "" when there is none */
+    tok_t eog[BUNDLE_EOG_MAX];
+    uint32_t n_eog;
+};
+
+/* `template_path` (may be NULL) replaces the model's own chat template. */
+int bundle_open(struct bundle *b, const char *path, const char *template_path, struct err *e);
+void bundle_close(struct bundle *b); /* a zeroed bundle is fine */
+
+#endif

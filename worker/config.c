@@ -1,0 +1,305 @@
+/* The table is the documentation: a setting that is not in it does not exist, and one that is has a flag, a variable, bounds
+ * and a line of help. Values are parsed strictly ("8k" is 8,192; "8x", "-1" and "" are refused), because a mistyped limit
+ * that silently became 0 is found much later and by somebody else. */
+#include "config.h"
+
+#include "log.h"
+
+#include <ctype.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum type { STRING, SECRET, NUMBER, SIZE, FLAG, CHOICE };
+
+struct setting {
+    const char *name; /* without dashes */
+    enum type type;
+    size_t offset;
+    const char *initial; /* default, as text; NULL = unset */
+    uint64_t min, max;
+    const char *unit; /* or the choices, separated by '|' */
+    const char *help;
+};
+
+#define AT(field) offsetof(struct config, field)
+static const struct setting table[] = {
+    {"model", STRING, AT(model), NULL, 0, 0, "PATH", "GGUF file or Hugging Face folder to serve"},
+    {"served-model-name", STRING, AT(served_model_name), NULL, 0, 0, "NAME",
+     "name that clients use; default: the file's or folder's name"},
+    {"chat-template", STRING, AT(chat_template), NULL, 0, 0, "PATH",
+     "Jinja file that replaces the model's own template"},
+    {"host", STRING, AT(host), "127.0.0.1", 0, 0, "ADDRESS", "address to listen on (IPv4 or IPv6)"},
+    {"port", NUMBER, AT(port), "8099", 0, 65535, "", "TCP port; 0 takes a free one"},
+    {"allow-public", FLAG, AT(allow_public), NULL, 0, 0, "",
+     "listen on other than loopback without an API key"},
+    {"api-key", SECRET, AT(api_key), NULL, 0, 0, "KEY",
+     "Bearer key that requests must carry; health stays open"},
+    {"api-key-file", STRING, AT(api_key_file), NULL, 0, 0, "PATH", "file with one accepted key per line"},
+    {"context-length", SIZE, AT(context_length), "0", 0, 16 << 20, "tokens",
+     "prompt + output of one request; 0: what model and memory allow"},
+    {"max-num-seqs", NUMBER, AT(max_num_seqs), "32", 1, 1024, "", "sequences that run at once"},
+    {"max-num-batched-tokens", SIZE, AT(max_num_batched_tokens), "512", 16, 65536, "tokens",
+     "token budget of one step"},
+    {"max-queue", NUMBER, AT(max_queue), "1024", 0, 65536, "", "requests that may wait; more get 429"},
+    {"block-size", NUMBER, AT(block_size), "16", 16, 1024, "tokens",
+     "positions of a KV block, a multiple of 16"},
+    {"kv-bytes", SIZE, AT(kv_bytes), "0", 0, UINT64_C(1) << 50, "bytes",
+     "KV cache; 0: half of the memory that is free, at most 4G"},
+    {"kv-dtype", CHOICE, AT(kv_dtype), "f16", 0, 0, "f16|bf16|f32", "element type of the KV cache"},
+    {"no-prefix-caching", FLAG, AT(no_prefix_caching), NULL, 0, 0, "",
+     "do not reuse KV blocks across requests"},
+    {"device", CHOICE, AT(device), "auto", 0, 0, "auto|cpu|cuda", "where the model runs"},
+    {"threads", NUMBER, AT(threads), "0", 0, 1024, "",
+     "CPU compute threads; 0: one per physical core allowed"},
+    {"cpu-isa", CHOICE, AT(cpu_isa), "auto", 0, 0, "auto|c|avx2|avxvnni|avx512|amx",
+     "highest instruction set to use"},
+    {"cpu-math", CHOICE, AT(cpu_math), "fast", 0, 0, "fast|exact",
+     "exact: f32 activations and dequantised weights"},
+    {"max-body-bytes", SIZE, AT(max_body_bytes), "16M", 1024, UINT64_C(1) << 30, "bytes",
+     "largest request body"},
+    {"max-connections", NUMBER, AT(max_connections), "1024", 1, 65536, "", "client connections"},
+    {"client-timeout", NUMBER, AT(client_timeout_s), "30", 1, 3600, "s",
+     "for a client that stalls while sending a request"},
+    {"sse-keepalive-ms", NUMBER, AT(sse_keepalive_ms), "8000", 10, 3600000, "ms",
+     "silence after which a stream gets a comment frame"},
+    {"drain-timeout", NUMBER, AT(drain_timeout_s), "30", 0, 86400, "s",
+     "after SIGTERM running requests have this long"},
+    {"log-level", CHOICE, AT(log_level), "info", 0, 0, "error|warn|info|debug", "how much to log"},
+    {"help", FLAG, AT(help), NULL, 0, 0, "", "print this and exit"},
+    {"version", FLAG, AT(version), NULL, 0, 0, "", "print the version and exit"},
+    {"help-markdown", FLAG, AT(help_markdown), NULL, 0, 0, "", "print the table of the README and exit"},
+};
+enum { N_SETTINGS = sizeof table / sizeof *table };
+
+static void *field(struct config *c, const struct setting *s)
+{
+    return (char *)c + s->offset;
+}
+
+static void env_name(const struct setting *s, char out[64])
+{
+    int n = snprintf(out, 64, "STATOR_%s", s->name);
+    for (int i = 0; i < n; i++)
+        out[i] = out[i] == '-' ? '_' : (char)toupper((unsigned char)out[i]);
+}
+
+static const char *const suffixes = "kmgt";
+
+static bool parse_number(const char *text, bool size, uint64_t *out)
+{
+    if (!isdigit((unsigned char)*text))
+        return false;
+    uint64_t v = 0;
+    for (; isdigit((unsigned char)*text); text++)
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, (uint64_t)(*text - '0'), &v))
+            return false;
+    const char *suffix = *text ? strchr(suffixes, tolower((unsigned char)*text)) : NULL;
+    if (size && suffix && text[1] == 0) {
+        int shift = 10 * (int)(suffix - suffixes + 1);
+        if (v > UINT64_MAX >> shift)
+            return false;
+        v <<= shift;
+        text++;
+    }
+    *out = v;
+    return *text == 0;
+}
+
+static const char *find_choice(const char *choices, const char *value, size_t n)
+{
+    for (const char *at = choices; *at;) {
+        size_t len = strcspn(at, "|");
+        if (len == n && memcmp(at, value, n) == 0)
+            return at;
+        at += len + (at[len] == '|');
+    }
+    return NULL;
+}
+
+static bool parse_flag(const char *value, bool *out)
+{
+    static const char *const yes[] = {"1", "true", "yes", "on"}, *const no[] = {"0", "false", "no", "off",
+                                                                                ""};
+    for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
+        if (strcmp(value, yes[i]) == 0)
+            return *out = true;
+    for (size_t i = 0; i < sizeof no / sizeof *no; i++)
+        if (strcmp(value, no[i]) == 0) {
+            *out = false;
+            return true;
+        }
+    return false;
+}
+
+/* `from` is how the user wrote the name: "--port" or "STATOR_PORT". */
+static int set(struct config *c, const struct setting *s, const char *from, const char *value, struct err *e)
+{
+    switch (s->type) {
+    case STRING:
+    case SECRET:
+        if (*value == 0)
+            return err_set(e, ST_EINVAL, "%s: empty value", from);
+        *(const char **)field(c, s) = value;
+        return ST_OK;
+    case FLAG:
+        if (!parse_flag(value, field(c, s)))
+            return err_set(e, ST_EINVAL, "%s: '%s' is neither true nor false", from, value);
+        return ST_OK;
+    case CHOICE:
+        if (!find_choice(s->unit, value, strlen(value)))
+            return err_set(e, ST_EINVAL, "%s: '%s' is none of %s", from, value, s->unit);
+        *(const char **)field(c, s) = value;
+        return ST_OK;
+    case NUMBER:
+    case SIZE: {
+        uint64_t v;
+        if (!parse_number(value, s->type == SIZE, &v))
+            return err_set(e, ST_EINVAL, "%s: '%s' is not a whole number%s", from, value,
+                           s->type == SIZE ? " (with K, M, G or T if you like)" : "");
+        if (v < s->min || v > s->max)
+            return err_set(e, ST_EINVAL, "%s: %s is outside %llu..%llu", from, value,
+                           (unsigned long long)s->min, (unsigned long long)s->max);
+        *(uint64_t *)field(c, s) = v;
+        return ST_OK;
+    }
+    }
+    return ST_EINTERNAL;
+}
+
+static const struct setting *find(const char *name, size_t n)
+{
+    for (int i = 0; i < N_SETTINGS; i++)
+        if (strlen(table[i].name) == n && memcmp(table[i].name, name, n) == 0)
+            return &table[i];
+    return NULL;
+}
+
+static int load_environment(struct config *c, char **env, struct err *e)
+{
+    for (int i = 0; i < N_SETTINGS; i++) {
+        char name[64];
+        env_name(&table[i], name);
+        size_t n = strlen(name);
+        for (char **v = env; v && *v; v++) {
+            if (strncmp(*v, name, n) != 0 || (*v)[n] != '=')
+                continue;
+            int st = set(c, &table[i], name, *v + n + 1, e);
+            if (st)
+                return st;
+        }
+    }
+    return ST_OK;
+}
+
+static int load_flags(struct config *c, int argc, char **argv, struct err *e)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *arg = argv[i], *name = arg + 2;
+        if (strcmp(arg, "-h") == 0)
+            name = "help";
+        else if (strncmp(arg, "--", 2) != 0)
+            return err_set(e, ST_EINVAL, "'%s' is not a flag; see --help", arg);
+        size_t n = strcspn(name, "=");
+        const struct setting *s = find(name, n);
+        if (!s)
+            return err_set(e, ST_EINVAL, "unknown flag '%s'; see --help", arg);
+        const char *value;
+        if (name[n] == '=')
+            value = name + n + 1;
+        else if (s->type == FLAG)
+            value = "true";
+        else if (i + 1 < argc)
+            value = argv[++i];
+        else
+            return err_set(e, ST_EINVAL, "--%s needs a value", s->name);
+        char from[72];
+        snprintf(from, sizeof from, "--%s", s->name);
+        int st = set(c, s, from, value, e);
+        if (st)
+            return st;
+    }
+    return ST_OK;
+}
+
+int config_load(struct config *c, int argc, char **argv, char **environ_, struct err *e)
+{
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < N_SETTINGS; i++)
+        if (table[i].initial) {
+            int st = set(c, &table[i], table[i].name, table[i].initial, e);
+            if (st)
+                return st;
+        }
+    int st = load_environment(c, environ_, e);
+    if (!st)
+        st = load_flags(c, argc, argv, e);
+    if (!st && c->block_size % 16)
+        st = err_set(e, ST_EINVAL, "--block-size: %llu is not a multiple of 16",
+                     (unsigned long long)c->block_size);
+    return st;
+}
+
+void config_print_help(FILE *out)
+{
+    fprintf(out, "stator: an LLM inference worker with an OpenAI-compatible endpoint\n\n"
+                 "usage: stator --model PATH [flags]\n\n");
+    for (int i = 0; i < N_SETTINGS; i++) {
+        const struct setting *s = &table[i];
+        char left[96], env[64];
+        env_name(s, env);
+        snprintf(left, sizeof left, "--%s %s", s->name, s->unit);
+        if (s->initial)
+            fprintf(out, "  %-44s %s [%s]\n", left, s->help, s->initial);
+        else
+            fprintf(out, "  %-44s %s\n", left, s->help);
+    }
+    fprintf(out,
+            "\nEach flag is also an environment variable: --max-queue 8 is STATOR_MAX_QUEUE=8. Flags win.\n");
+}
+
+void config_print_markdown(FILE *out)
+{
+    fprintf(out, "| flag | value | default | what it does |\n|---|---|---|---|\n");
+    for (int i = 0; i < N_SETTINGS; i++) {
+        const struct setting *s = &table[i];
+        if (strcmp(s->name, "help-markdown") == 0)
+            continue;
+        fprintf(out, "| `--%s` | ", s->name);
+        for (const char *u = s->unit; *u; u++)
+            fputs(*u == '|' ? ", " : (char[]){*u, 0}, out);
+        fprintf(out, " | %s | %s |\n", s->initial ? s->initial : "", s->help);
+    }
+}
+
+/* Is the current value what the table says? */
+static bool is_default(struct config *c, const struct setting *s)
+{
+    struct config d = {0};
+    if (s->initial && set(&d, s, s->name, s->initial, NULL))
+        return false;
+    if (s->type == FLAG)
+        return *(bool *)field(c, s) == *(bool *)field(&d, s);
+    if (s->type == NUMBER || s->type == SIZE)
+        return *(uint64_t *)field(c, s) == *(uint64_t *)field(&d, s);
+    const char *a = *(const char **)field(c, s), *b = *(const char **)field(&d, s);
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+void config_log(const struct config *given)
+{
+    struct config c = *given;
+    for (int i = 0; i < N_SETTINGS; i++) {
+        const struct setting *s = &table[i];
+        if (is_default(&c, s))
+            continue;
+        if (s->type == FLAG)
+            log_info("config", "%s=true", s->name);
+        else if (s->type == SECRET)
+            log_info("config", "%s=(hidden)", s->name);
+        else if (s->type == NUMBER || s->type == SIZE)
+            log_info("config", "%s=%llu", s->name, (unsigned long long)*(uint64_t *)field(&c, s));
+        else
+            log_info("config", "%s=%s", s->name, *(const char **)field(&c, s));
+    }
+}
