@@ -1,0 +1,60 @@
+# Sourced by ./test: installs what only tests need and fetches their data into the cache. Real vocabularies with test
+# vectors and real chat templates come from a PyPI source package; the Python packages that goldens are checked against,
+# and the real clients, live in one virtual environment.
+
+test_packages="clang libclang-rt-14-dev python3 python3-pip python3-venv ca-certificates git"
+sdist=llama-cpp-python==0.3.36
+
+# Python packages, pinned: goldens are compared with these versions.
+venv_packages="openai==3.54.0 tokenizers==0.23.3 jinja2==3.1.6 numpy==2.4.6 gguf==0.19.0 prometheus-client==0.26.0"
+
+venv_python() { echo "$cache/venv/bin/python"; }
+
+data_missing() {
+    for p in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || printf '%s ' "$p"
+    done
+}
+
+data_install() {
+    want=$(data_missing "$@")
+    [ -n "$want" ] || return 0
+    root=
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || { echo "test: missing packages, and neither root nor sudo: $want" >&2; return 1; }
+        root=sudo
+    fi
+    echo "test: installing packages: $want"
+    # shellcheck disable=SC2086
+    { $root apt-get update -q && $root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $want; } \
+        >"$work/apt" 2>&1 || { tail -n 15 "$work/apt"; return 1; }
+}
+
+fetch_venv() {
+    stamp=$cache/venv/stamp
+    [ "$(cat "$stamp" 2>/dev/null)" = "$venv_packages" ] && return 0
+    echo "test: making the Python environment for goldens and clients"
+    rm -rf "$cache/venv"
+    python3 -m venv "$cache/venv"
+    # shellcheck disable=SC2086
+    "$cache/venv/bin/pip" install -q --disable-pip-version-check $venv_packages >"$work/pip" 2>&1 ||
+        { tail -n 15 "$work/pip"; return 1; }
+    printf '%s' "$venv_packages" >"$stamp"
+}
+
+fetch_corpus() { # vocabularies and templates: $cache/corpus/models
+    [ -f "$cache/corpus/stamp" ] && return 0
+    echo "test: fetching real vocabularies and chat templates from PyPI: $sdist"
+    mkdir -p "$cache/corpus"
+    "$(venv_python)" -m pip download -q --disable-pip-version-check --no-deps --no-binary llama-cpp-python \
+        -d "$work" "$sdist" >"$work/pip" 2>&1 || { tail -n 15 "$work/pip"; return 1; }
+    tar -xzf "$work"/llama_cpp_python-*.tar.gz -C "$cache/corpus" --strip-components=3 --wildcards '*/vendor/llama.cpp/models/*'
+    touch "$cache/corpus/stamp"
+}
+
+fetch_data() {
+    # shellcheck disable=SC2086
+    data_install $test_packages
+    fetch_venv
+    fetch_corpus
+}
