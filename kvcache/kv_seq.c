@@ -1,0 +1,103 @@
+/* Two sequences may compute the same block at the same time. The second to commit finds the identity taken. It keeps its own
+ * copy in its table (a later step may already name it) and stays apart: from there on it indexes nothing while it runs. At
+ * release, when no step names its blocks any more, its table is led over to the index's blocks, its own copies fall free and
+ * its later blocks are indexed behind them.
+ *
+ * This is what keeps one simple invariant true: who holds an indexed block holds the indexed path to it. So a cached block
+ * never has a pinned descendant, free + cached is exactly what can be had, and the least recently used block is a leaf.
+ *
+ * Rejected: indexing the later blocks at once behind the other sequence's block. Its owner may end and the block then is
+ * cached, yet cannot be evicted while we run: a lone sequence that fits the pool by arithmetic would not fit in truth. */
+#include "kv_seq.h"
+
+#include <assert.h>
+
+uint32_t kv_seq_blocks_for(uint32_t n_tokens, uint32_t block_tokens)
+{
+    return n_tokens / block_tokens + (n_tokens % block_tokens != 0);
+}
+
+void kv_seq_hash(struct kv_seq *s, uint32_t n_tokens)
+{
+    if (!s->ids)
+        return;
+    uint32_t bt = s->block_tokens;
+    assert(n_tokens / bt <= s->cap_blocks);
+    for (; s->n_ids < n_tokens / bt; s->n_ids++) {
+        const struct kv_id *parent = s->n_ids ? &s->ids[s->n_ids - 1] : &s->root;
+        kv_id_next(&s->ids[s->n_ids], parent, s->tokens + (size_t)s->n_ids * bt, bt);
+    }
+}
+
+uint32_t kv_seq_match(struct kv_seq *s, struct kv_prefix *x, uint32_t max_tokens)
+{
+    assert(s->n_blocks == 0);
+    if (!s->ids)
+        return 0;
+    uint32_t n_max = max_tokens / s->block_tokens;
+    if (n_max > s->n_ids)
+        n_max = s->n_ids;
+    uint32_t n = 0;
+    for (; n < n_max; n++) {
+        uint32_t b = kv_prefix_find(x, &s->ids[n]);
+        if (b == KV_NONE)
+            break;
+        kv_pool_pin(kv_prefix_pool(x), b);
+        s->table[n] = b;
+    }
+    s->n_blocks = s->n_full = s->n_indexed = n;
+    return n * s->block_tokens;
+}
+
+int kv_seq_extend(struct kv_seq *s, struct kv_prefix *x, uint32_t n_tokens)
+{
+    uint32_t want = kv_seq_blocks_for(n_tokens, s->block_tokens);
+    if (want <= s->n_blocks)
+        return ST_OK;
+    assert(want <= s->cap_blocks);
+    int rc = kv_prefix_alloc(x, want - s->n_blocks, s->table + s->n_blocks);
+    if (rc == ST_OK)
+        s->n_blocks = want;
+    return rc;
+}
+
+void kv_seq_commit(struct kv_seq *s, struct kv_prefix *x, uint32_t n_tokens)
+{
+    uint32_t n = n_tokens / s->block_tokens;
+    assert(n <= s->n_blocks);
+    if (n <= s->n_full)
+        return;
+    uint32_t i = s->n_full;
+    s->n_full = n;
+    if (!s->ids)
+        return;
+    kv_seq_hash(s, n_tokens);
+    for (; i < n && !s->apart; i++) {
+        if (kv_prefix_find(x, &s->ids[i]) != KV_NONE) {
+            s->apart = true;
+            break;
+        }
+        kv_prefix_insert(x, &s->ids[i], i ? s->table[i - 1] : KV_NONE, s->table[i]);
+        s->n_indexed = i + 1;
+    }
+}
+
+void kv_seq_release(struct kv_seq *s, struct kv_prefix *x)
+{
+    struct kv_pool *pool = kv_prefix_pool(x);
+    for (uint32_t i = s->n_indexed; s->ids && i < s->n_full; i++) {
+        uint32_t b = kv_prefix_find(x, &s->ids[i]);
+        if (b == KV_NONE) {
+            kv_prefix_insert(x, &s->ids[i], i ? s->table[i - 1] : KV_NONE, s->table[i]);
+        } else {
+            kv_pool_pin(pool, b);
+            kv_pool_unpin(pool, s->table[i]);
+            s->table[i] = b;
+        }
+    }
+    /* Leaf first: the order that makes the oldest cached block a leaf. */
+    for (uint32_t i = s->n_blocks; i > 0; i--)
+        kv_pool_unpin(pool, s->table[i - 1]);
+    s->n_blocks = s->n_full = s->n_indexed = 0;
+    s->apart = false;
+}
