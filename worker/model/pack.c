@@ -1,0 +1,170 @@
+/* pack: every model family asks for the same four things (matrix, fused matrices, vector, fused biases), each with the same
+ * checks. The shape that the config implies is compared here, before a kernel sees a pointer: a lying config ends with a
+ * sentence that names both shapes. */
+#include "pack.h"
+#include "mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Finds a tensor of exactly this shape: [rows][k], or [k] when rows is 0. NULL: p->rc is set. */
+static const struct tensor *need(struct pack *p, const char *name, uint64_t rows, uint64_t k)
+{
+    const struct tensor *t = source_tensor(p->src, name);
+    if (t == NULL) {
+        p->rc = err_set(p->e, ST_EFORMAT, "%s: tensor '%s' is missing", p->src->name, name);
+        return NULL;
+    }
+    bool fits = rows == 0 ? t->n_dims == 1 && t->dims[0] == k
+                          : t->n_dims == 2 && t->dims[0] == rows && t->dims[1] == k;
+    if (!fits) {
+        char found[96], want[48];
+        tensor_shape_text(t, found, sizeof found);
+        if (rows == 0)
+            snprintf(want, sizeof want, "[%" PRIu64 "]", k);
+        else
+            snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]", rows, k);
+        p->rc = err_set(p->e, ST_EFORMAT, "%s: tensor '%s': its shape is %s, the config asks for %s", t->file,
+                        name, found, want);
+        return NULL;
+    }
+    if (t->type < 0) {
+        p->rc = err_set(p->e, ST_EUNSUP, "%s: tensor '%s': type %.20s is not supported", t->file, name,
+                        t->type_text);
+        return NULL;
+    }
+    return t;
+}
+
+static void account(struct pack *p, const struct tensor *t)
+{
+    source_drop(p->src, t);
+    p->done += t->bytes;
+    if (p->progress != NULL)
+        p->progress(p->user, p->done, p->total);
+}
+
+static struct be_weight *create(struct pack *p, const struct be_weight_desc *d)
+{
+    struct be_weight *w = NULL;
+    struct err inner = {0};
+    int rc = p->be->ops->weight_create(p->be, d, &w, &inner);
+    if (rc == ST_OK)
+        return w;
+    p->rc = err_set(p->e, rc, "%s: tensor '%s': %.150s", p->src->name, d->name,
+                    inner.text[0] != 0 ? inner.text : status_text(rc));
+    return NULL;
+}
+
+bool pack_has(const struct pack *p, const char *name)
+{
+    return source_tensor(p->src, name) != NULL;
+}
+
+struct be_weight *pack_matrix(struct pack *p, enum be_weight_use use, const struct pack_part *parts,
+                              uint32_t n_parts, uint64_t k)
+{
+    const struct tensor *t[BE_WEIGHT_PARTS_MAX];
+    if (p->rc != ST_OK)
+        return NULL;
+    struct be_weight_desc d = {.use = use, .k = (uint32_t)k, .n_parts = n_parts, .name = parts[0].name};
+    if (use == BE_USE_QKV) {
+        d.head_dim = p->head_dim;
+        d.rope_interleaved = p->rope_interleaved;
+    }
+    for (uint32_t i = 0; i < n_parts; i++) {
+        t[i] = need(p, parts[i].name, parts[i].rows, k);
+        if (t[i] == NULL)
+            return NULL;
+        d.parts[i] = (struct be_part){(enum be_type)t[i]->type, (uint32_t)parts[i].rows, t[i]->data};
+        source_populate(p->src, t[i]);
+    }
+    struct be_weight *w = create(p, &d);
+    for (uint32_t i = 0; i < n_parts && w != NULL; i++)
+        account(p, t[i]);
+    return w;
+}
+
+struct be_weight *pack_vector(struct pack *p, const char *name, uint64_t n)
+{
+    const struct tensor *t = p->rc == ST_OK ? need(p, name, 0, n) : NULL;
+    if (t == NULL)
+        return NULL;
+    struct be_weight_desc d = {.use = BE_USE_VECTOR, .k = (uint32_t)n, .n_parts = 1, .name = name};
+    d.parts[0] = (struct be_part){(enum be_type)t->type, 1, t->data};
+    struct be_weight *w = create(p, &d);
+    if (w != NULL)
+        account(p, t);
+    return w;
+}
+
+/* ---- vectors as floats ------------------------------------------------------------------------------------------- */
+
+static float from_bits(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+static float half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = h >> 10 & 31, frac = h & 0x3ff;
+    if (exp == 31)
+        return from_bits(sign | 0x7f800000 | frac << 13);
+    if (exp != 0)
+        return from_bits(sign | (exp + 112) << 23 | frac << 13);
+    /* Subnormal: frac * 2^-24, exact in f32. */
+    float v = (float)frac * 0x1p-24f;
+    return sign != 0 ? -v : v;
+}
+
+void pack_floats(struct pack *p, const char *name, uint64_t n, float *out)
+{
+    const struct tensor *t = p->rc == ST_OK ? need(p, name, 0, n) : NULL;
+    if (t == NULL)
+        return;
+    if (t->type != BE_F32 && t->type != BE_F16 && t->type != BE_BF16) {
+        p->rc = err_set(p->e, ST_EUNSUP, "%s: tensor '%s': a vector of type %.20s is not supported", t->file,
+                        name, t->type_text);
+        return;
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        uint16_t h;
+        if (t->type == BE_F32) {
+            memcpy(&out[i], t->data + i * 4, 4);
+            continue;
+        }
+        memcpy(&h, t->data + i * 2, 2);
+        out[i] = t->type == BE_F16 ? half_to_float(h) : from_bits((uint32_t)h << 16);
+    }
+    account(p, t);
+}
+
+struct be_weight *pack_biases(struct pack *p, const struct pack_part *parts, uint32_t n_parts)
+{
+    uint64_t n = 0, at = 0;
+    bool any = false;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        any |= pack_has(p, parts[i].name);
+        n += parts[i].rows;
+    }
+    if (!any || p->rc != ST_OK)
+        return NULL;
+    float *all = mem_zalloc(n, sizeof *all);
+    if (all == NULL) {
+        p->rc = err_set(p->e, ST_ENOMEM, "%s: out of memory", parts[0].name);
+        return NULL;
+    }
+    /* All or none of a group is in every file seen: a part that is missing beside others is an error of need(). */
+    for (uint32_t i = 0; i < n_parts; i++) {
+        pack_floats(p, parts[i].name, parts[i].rows, all + at);
+        at += parts[i].rows;
+    }
+    struct be_weight_desc d = {.use = BE_USE_VECTOR, .k = (uint32_t)n, .n_parts = 1, .name = parts[0].name};
+    d.parts[0] = (struct be_part){BE_F32, 1, all};
+    struct be_weight *w = p->rc == ST_OK ? create(p, &d) : NULL;
+    mem_free(all);
+    return w;
+}
