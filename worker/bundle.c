@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include "bundle.h"
 
-#include "gguf.h"
 #include "mem.h"
 
 #include <errno.h>
@@ -196,21 +195,17 @@ static int tok_from_gguf(struct bundle *b, const struct gguf *g, struct vocab *v
     return b->bos && b->eos ? ST_OK : err_set(e, ST_ENOMEM, "%s: no memory", gguf_name(g));
 }
 
-static int open_gguf(struct bundle *b, const char *path, bool want_template, struct err *e)
+static int open_gguf(struct bundle *b, const char *path, const struct gguf *g, bool want_template,
+                     struct err *e)
 {
-    struct gguf *g;
-    int st = gguf_open(&g, path, e);
-    if (st)
-        return st;
     struct vocab v = {0};
     struct str source = {0};
-    st = tok_from_gguf(b, g, &v, e);
+    int st = tok_from_gguf(b, g, &v, e);
     if (!st)
         st = gguf_opt_str(g, "tokenizer.chat_template", &source, e);
     if (!st && want_template)
         st = own_template(b, source, path, e);
     vocab_fini(&v);
-    gguf_close(g);
     return st;
 }
 
@@ -292,19 +287,14 @@ static char *default_name(const char *path)
     return mem_dup(path + start, end - start);
 }
 
-int bundle_open(struct bundle *b, const char *path, const char *template_path, struct err *e)
+int bundle_open(struct bundle *b, const char *path, const struct gguf *g, const char *template_path,
+                struct err *e)
 {
     *b = (struct bundle){.name = default_name(path)};
-    struct stat s;
-    int st = ST_OK;
-    if (!b->name)
-        st = err_set(e, ST_ENOMEM, "%s: no memory", path);
-    else if (stat(path, &s))
-        st = err_set(e, ST_ENOENT, "%s: %s", path, strerror(errno));
-    else if (S_ISDIR(s.st_mode))
-        st = open_folder(b, path, template_path == NULL, e);
-    else
-        st = open_gguf(b, path, template_path == NULL, e);
+    int st = b->name ? ST_OK : err_set(e, ST_ENOMEM, "%s: no memory", path);
+    if (!st)
+        st = g ? open_gguf(b, path, g, template_path == NULL, e)
+               : open_folder(b, path, template_path == NULL, e);
     if (!st && template_path)
         st = template_from_file(b, template_path, e);
     if (st)

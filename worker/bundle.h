@@ -13,6 +13,7 @@
 #define STATOR_BUNDLE_H
 
 #include "chat.h"
+#include "gguf.h"
 #include "tok.h"
 
 enum { BUNDLE_JSON_MAX = 128 << 20, BUNDLE_TEMPLATE_MAX = 4 << 20, BUNDLE_EOG_MAX = 16 };
@@ -27,8 +28,10 @@ struct bundle {
     uint32_t n_eog;
 };
 
-/* `template_path` (may be NULL) replaces the model's own chat template. */
-int bundle_open(struct bundle *b, const char *path, const char *template_path, struct err *e);
+/* `g` is the file's metadata when `path` is a GGUF file (only read during the call), NULL when it is a folder.
+ * `template_path` (may be NULL) replaces the model's own chat template. */
+int bundle_open(struct bundle *b, const char *path, const struct gguf *g, const char *template_path,
+                struct err *e);
 void bundle_close(struct bundle *b); /* a zeroed bundle is fine */
 
 #endif

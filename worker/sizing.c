@@ -1,0 +1,88 @@
+/* The pool is address space until blocks are written, so a generous default costs nothing at start; half of what is free, at most
+ * 4 GiB, leaves room for others on a shared machine. A pool that cannot hold one full context would accept requests that can
+ * never run: then the context shrinks if it was ours to choose, and the start fails if it was the user's. */
+#include "sizing.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { DEFAULT_KV_MAX_GIB = 4 };
+
+static uint64_t read_number(const char *path, const char *key)
+{
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return UINT64_MAX;
+    char line[256];
+    uint64_t v = UINT64_MAX;
+    size_t n = strlen(key);
+    while (fgets(line, sizeof line, f))
+        if (strncmp(line, key, n) == 0 && sscanf(line + n, "%" SCNu64, &v) == 1)
+            break;
+    fclose(f);
+    return v;
+}
+
+uint64_t sizing_memory_available(void)
+{
+    uint64_t kib = read_number("/proc/meminfo", "MemAvailable:");
+    uint64_t machine = kib == UINT64_MAX ? UINT64_MAX : kib * 1024;
+    uint64_t limit = read_number("/sys/fs/cgroup/memory.max", ""),
+             used = read_number("/sys/fs/cgroup/memory.current", "");
+    if (limit == UINT64_MAX || used == UINT64_MAX)
+        return machine;
+    uint64_t left = limit > used ? limit - used : 0;
+    return left < machine ? left : machine;
+}
+
+static uint64_t blocks_for(const struct sizing_input *in, uint64_t tokens)
+{
+    return (tokens + in->block_tokens - 1) / in->block_tokens;
+}
+
+static uint64_t default_kv_bytes(const struct sizing_input *in)
+{
+    uint64_t rest = in->memory_available > in->weight_bytes ? in->memory_available - in->weight_bytes : 0;
+    uint64_t max = (uint64_t)DEFAULT_KV_MAX_GIB << 30;
+    return rest / 2 < max ? rest / 2 : max;
+}
+
+int sizing_choose(struct sizing *out, const struct sizing_input *in, struct err *e)
+{
+    uint64_t kv = in->kv_bytes_asked ? in->kv_bytes_asked : default_kv_bytes(in);
+    uint64_t n = kv / in->block_bytes;
+    const char *kv_why = in->kv_bytes_asked ? "--kv-bytes" : "half of the free memory, at most 4 GiB";
+    /* More blocks than every sequence at full length could use only help to keep prefixes: twice that is plenty. */
+    uint64_t context = in->context_asked ? in->context_asked : in->context_max, most;
+    if (!in->kv_bytes_asked &&
+        !__builtin_mul_overflow(blocks_for(in, context), in->max_num_seqs * 2, &most) && n > most)
+        n = most;
+    if (n > UINT32_MAX / in->block_tokens)
+        n = UINT32_MAX / in->block_tokens;
+    if (n == 0)
+        return err_set(e, ST_ENOMEM,
+                       "--kv-bytes: %" PRIu64 " bytes hold no KV block (%" PRIu64 " bytes each)", kv,
+                       in->block_bytes);
+    if (context > in->context_max)
+        return err_set(e, ST_EINVAL, "--context-length: %" PRIu64 " is above the model's %" PRIu64, context,
+                       in->context_max);
+    const char *context_why = in->context_asked ? "--context-length" : "the model's own";
+    if (blocks_for(in, context) > n) {
+        if (in->context_asked)
+            return err_set(e, ST_ENOMEM,
+                           "--context-length: %" PRIu64 " tokens need %" PRIu64
+                           " KV blocks, memory holds %" PRIu64 ": lower it or raise --kv-bytes",
+                           context, blocks_for(in, context), n);
+        context = n * in->block_tokens;
+        context_why = "what the KV cache holds";
+    }
+    out->context_length = (uint32_t)context;
+    out->n_blocks = (uint32_t)n;
+    out->kv_bytes = n * in->block_bytes;
+    snprintf(out->why, sizeof out->why,
+             "context length %" PRIu64 " (%s), KV cache %" PRIu64 " MiB = %" PRIu64 " blocks of %" PRIu64
+             " tokens (%s)",
+             context, context_why, out->kv_bytes >> 20, n, in->block_tokens, kv_why);
+    return ST_OK;
+}

@@ -1,0 +1,38 @@
+/* sizing: how much context and how many KV blocks, from what was asked, what the model takes and what memory there is.
+ *
+ * Owns     nothing.
+ * Units    bytes, tokens, blocks.
+ * States   -
+ * Threads  any; sizing_choose is pure.
+ * Errors   ST_EINVAL / ST_ENOMEM naming the flag to change and both numbers.
+ * Bounds   blocks fit in 32 bits.
+ * Source   -
+ */
+#ifndef STATOR_SIZING_H
+#define STATOR_SIZING_H
+
+#include "status.h"
+
+#include <stdint.h>
+
+struct sizing_input {
+    uint64_t context_asked;  /* 0 = choose */
+    uint64_t kv_bytes_asked; /* 0 = choose */
+    uint64_t context_max;    /* of the model */
+    uint64_t block_tokens, block_bytes;
+    uint64_t memory_available; /* bytes, before the weights are loaded */
+    uint64_t weight_bytes;
+    uint64_t max_num_seqs;
+};
+
+struct sizing {
+    uint32_t context_length, n_blocks;
+    uint64_t kv_bytes;
+    char why[200]; /* one sentence for the start-up log */
+};
+
+int sizing_choose(struct sizing *out, const struct sizing_input *in, struct err *e);
+/* Memory that this process may still take: the smaller of MemAvailable and what its control group leaves. */
+uint64_t sizing_memory_available(void);
+
+#endif
