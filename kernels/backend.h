@@ -59,6 +59,8 @@ struct be_weight_desc {
     uint32_t head_dim;                         /* QKV only */
     bool
         rope_interleaved; /* QKV only: q, k rows pair (2i, 2i+1) as GGUF llama files do; else (i, i + head_dim/2) */
+    uint32_t rot_dim; /* QKV only: leading dims of a head that rotate, 0 = head_dim; half-split pairs are then
+                         (i, i + rot_dim/2) */
     const char *name; /* for errors and progress; borrowed for the call */
 };
 
