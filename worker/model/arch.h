@@ -1,5 +1,5 @@
-/* arch: the table of model families. A family is how its weights are loaded and how its forward is written in ops; a new one
- * is a new file and a new row.
+/* arch: the table of model families. A family is how its weights are loaded and how its forward is written in
+ * ops; a new one is a new file and a new row.
  *
  * Owns     what load made, until destroy.
  * Units    rows, positions.

@@ -1,14 +1,16 @@
-/* arch_llama: Llama 1 to 3.x, Mistral, CodeLlama, SmolLM2: pre-norm blocks of grouped-query attention with rotary embedding and
- * a gated SiLU feed-forward, RMS norms, optional biases, a head that may be the embedding.
+/* arch_llama: Llama 1 to 3.x, Mistral, CodeLlama, SmolLM2: pre-norm blocks of grouped-query attention with
+ * rotary embedding and a gated SiLU feed-forward, RMS norms, optional biases, a head that may be the
+ * embedding.
  *
  *     x = embed(token)
  *     per layer:  a = norm(x)   q,k,v = rope(qkv(a)), KV append   a = attention(q)   x += o(a)
  *                 a = norm(x)   f = silu(gate(a)) * up(a)         x += down(f)
  *     logits = head(norm(x)) of the rows that want them
  *
- * Two activation buffers are enough: a step's consumer is done with `a` before its next producer runs, and only gated reads
- * one while it writes the other.
- * Rejected: dropping the rows without logits before the last feed-forward (needs a gather op; 1/30 of prefill at best). */
+ * Two activation buffers are enough: a step's consumer is done with `a` before its next producer runs, and
+ * only gated reads one while it writes the other.
+ * Rejected: dropping the rows without logits before the last feed-forward (needs a gather op; 1/30 of prefill
+ * at best). */
 #include "arch.h"
 #include "mem.h"
 #include "rope.h"
@@ -50,7 +52,7 @@ static const char *const tensor_names[ROLE_COUNT][2] = {
     [DOWN] = {"ffn_down", "mlp.down_proj"},
 };
 
-/* ---- loading ----------------------------------------------------------------------------------------------------- */
+/* ---- loading ------------------------------------------------------------------------------------------- */
 
 struct names {
     bool hf;
@@ -111,7 +113,8 @@ static void load_layer(struct llama *m, struct layer *l, struct names *n, struct
     l->down_bias = bias(p, n, DOWN, h->d);
 }
 
-/* The config says whether there must be biases; a file without them would otherwise load and compute something else. */
+/* The config says whether there must be biases; a file without them would otherwise load and compute
+ * something else. */
 static void check_biases(const struct llama *m, struct pack *p, struct names *n)
 {
     for (n->layer = 0; n->layer < m->h.n_layers && p->rc == ST_OK; n->layer++) {
@@ -262,7 +265,7 @@ static size_t llama_weight_bytes(const void *self)
     return bytes;
 }
 
-/* ---- the forward ------------------------------------------------------------------------------------------------- */
+/* ---- the forward --------------------------------------------------------------------------------------- */
 
 static int attention_block(struct llama *m, const struct layer *l, uint32_t index, const struct be_batch *b,
                            struct be_kv *kv)

@@ -1,6 +1,6 @@
-/* filemap: model files are read through a mapping, because each byte is read once, by the packing of its tensor, and is then of
- * no use: read() would need a second buffer of the tensor's size, and memory would hold file and packed copy together.
- * Populate and drop keep that to one tensor at a time. */
+/* filemap: model files are read through a mapping, because each byte is read once, by the packing of its
+ * tensor, and is then of no use: read() would need a second buffer of the tensor's size, and memory would
+ * hold file and packed copy together. Populate and drop keep that to one tensor at a time. */
 #define _GNU_SOURCE
 #include "filemap.h"
 

@@ -1,8 +1,9 @@
-/* gguf: problem: the file says where everything is, and the file may lie. Design: one cursor that knows how many bytes are
- * left, through which every byte of the header is taken; a count is only believed as far as the bytes left could hold that
- * many of the smallest entry, so a lie costs no memory; and tensor data is checked as offset <= size, then bytes <= size -
- * offset, never as a sum. Keys and tensors are sorted by name once, for look-ups and to refuse duplicates.
- * Rejected: copying strings out (280,000 vocabulary entries would be as many allocations); they are borrowed. */
+/* gguf: problem: the file says where everything is, and the file may lie. Design: one cursor that knows how
+ * many bytes are left, through which every byte of the header is taken; a count is only believed as far as
+ * the bytes left could hold that many of the smallest entry, so a lie costs no memory; and tensor data is
+ * checked as offset <= size, then bytes <= size - offset, never as a sum. Keys and tensors are sorted by name
+ * once, for look-ups and to refuse duplicates.
+ * Rejected: copying strings out (280,000 vocabulary entries are as many allocations): they are borrowed. */
 #include "gguf.h"
 #include "filemap.h"
 #include "mem.h"
@@ -62,7 +63,7 @@ static const struct {
     [30] = {"BF16", BE_BF16}, [34] = {"TQ1_0", -1},  [35] = {"TQ2_0", -1},     [39] = {"MXFP4", -1},
 };
 
-/* ---- cursor ------------------------------------------------------------------------------------------------------ */
+/* ---- cursor -------------------------------------------------------------------------------------------- */
 
 static const unsigned char *take(struct cursor *c, uint64_t n)
 {
@@ -107,7 +108,7 @@ static bool take_str(struct cursor *c, struct str *out)
 /* A name from the file for an error text: cut, so that the rest of the text survives. */
 #define NAME_ARGS(s) (int)((s).n > 80 ? 80 : (s).n), (s).p
 
-/* ---- metadata ---------------------------------------------------------------------------------------------------- */
+/* ---- metadata ------------------------------------------------------------------------------------------ */
 
 static int read_array(struct cursor *c, struct kv *kv)
 {
@@ -166,7 +167,7 @@ static int read_kv(struct cursor *c, uint32_t index, struct kv *kv)
     return ST_OK;
 }
 
-/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------------------------------------- */
 
 /* One entry of the tensor list; `file_off` is relative to the data section until place_tensor. */
 static int read_tensor(struct cursor *c, uint32_t index, struct tensor *t)
@@ -242,7 +243,7 @@ static int place_tensor(const struct gguf *g, size_t data_off, uint64_t align, s
     return ST_OK;
 }
 
-/* ---- the whole header -------------------------------------------------------------------------------------------- */
+/* ---- the whole header ---------------------------------------------------------------------------------- */
 
 static int str_order(struct str a, struct str b)
 {
@@ -382,7 +383,7 @@ void gguf_close(struct gguf *g)
     mem_free(g);
 }
 
-/* ---- look-ups ---------------------------------------------------------------------------------------------------- */
+/* ---- look-ups ------------------------------------------------------------------------------------------ */
 
 const char *gguf_name(const struct gguf *g)
 {
@@ -437,7 +438,7 @@ bool gguf_has(const struct gguf *g, const char *key)
     return find(g, key) != NULL;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------ */
+/* ---- values -------------------------------------------------------------------------------------------- */
 
 static bool is_int(enum gguf_type t)
 {

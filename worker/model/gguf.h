@@ -4,10 +4,11 @@
  * Units    bytes. Tensor dims come out outermost first ([rows][k]), the reverse of the file's order.
  * States   open -> read -> close. Immutable in between.
  * Threads  reading from any.
- * Errors   ST_EFORMAT for a truncated or lying file, ST_EUNSUP for a version that is not read; the text names file and field.
- *          The gguf_opt_* getters return ST_OK and leave *out alone when the key is absent.
- * Bounds   GGUF_KV_MAX keys, GGUF_TENSORS_MAX tensors, 4 dims; every length, count and offset is checked against the file's
- *          length before it is used, and no allocation is larger than what the file's length can justify.
+ * Errors   ST_EFORMAT for a truncated or lying file, ST_EUNSUP for a version that is not read; the text names
+ *          file and field. The gguf_opt_* getters return ST_OK and leave *out alone when the key is absent.
+ * Bounds   GGUF_KV_MAX keys, GGUF_TENSORS_MAX tensors, 4 dims; every length, count and offset is checked
+ *          against the file's length before it is used, and no allocation is larger than what the file's
+ *          length can justify.
  * Source   the GGUF specification, versions 2 and 3 (they differ in byte order marks only), little-endian.
  */
 #ifndef STATOR_GGUF_H
@@ -66,10 +67,12 @@ int gguf_need_int(const struct gguf *g, const char *key, int64_t min, int64_t ma
                   struct err *e);
 int gguf_need_str(const struct gguf *g, const char *key, struct str *out, struct err *e);
 
-/* Element i < a->n of an integer or bool array (u64 above INT64_MAX reads as INT64_MAX); of any number array. */
+/* Element i < a->n of an integer or bool array (u64 above INT64_MAX reads as INT64_MAX); of any number
+ * array. */
 int64_t gguf_array_int(const struct gguf_array *a, uint64_t i);
 double gguf_array_num(const struct gguf_array *a, uint64_t i);
-/* Takes the next string off the front of a GGUF_STRING array; false when none is left. O(1): copy the struct to walk it. */
+/* Takes the next string off the front of a GGUF_STRING array; false when none is left. O(1): copy the struct
+ * to walk it. */
 bool gguf_array_str(struct gguf_array *a, struct str *out);
 
 uint32_t gguf_n_keys(const struct gguf *g);

@@ -4,11 +4,11 @@
  * Units    counts; positions for windows and contexts.
  * States   -
  * Threads  plain data.
- * Errors   ST_EFORMAT (missing, of a wrong type, out of bounds, contradictory), ST_EUNSUP (known but not carried out here, by
- *          name: yarn, experts, other activations...); the text names file and field.
+ * Errors   ST_EFORMAT (missing, of a wrong type, out of bounds, contradictory), ST_EUNSUP (known but not
+ *          carried out here, by name: yarn, experts, other activations...); the text names file and field.
  * Bounds   every number is checked against HPARAMS_* before anything is sized by it.
- * Source   GGUF specification (keys "<arch>.*"); transformers' LlamaConfig and MistralConfig, old (rope_theta, rope_scaling)
- *          and new (rope_parameters) spelling.
+ * Source   GGUF specification (keys "<arch>.*"); transformers' LlamaConfig and MistralConfig, old
+ *          (rope_theta, rope_scaling) and new (rope_parameters) spelling.
  */
 #ifndef STATOR_HPARAMS_H
 #define STATOR_HPARAMS_H

@@ -1,5 +1,5 @@
-/* hparams_gguf: the "<arch>.*" keys. A key that would change the arithmetic and is not carried out here is refused by name:
- * a model that loads must compute what its file says. */
+/* hparams_gguf: the "<arch>.*" keys. A key that would change the arithmetic and is not carried out here is
+ * refused by name: a model that loads must compute what its file says. */
 #include "hparams.h"
 #include "arch.h"
 

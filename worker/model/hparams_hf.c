@@ -1,6 +1,7 @@
-/* hparams_hf: config.json and generation_config.json. Absent fields take transformers' own defaults for the class (Mistral's
- * window is 4096 when nothing is said), since that is what the weights were trained and saved under.
- * As in hparams_gguf, what would change the arithmetic and is not carried out is refused by name. */
+/* hparams_hf: config.json and generation_config.json. Absent fields take transformers' own defaults for the
+ * class (Mistral's window is 4096 when nothing is said), since that is what the weights were trained and
+ * saved under. As in hparams_gguf, what would change the arithmetic and is not carried out is refused by
+ * name. */
 #include "hparams.h"
 #include "json.h"
 

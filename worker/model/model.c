@@ -1,8 +1,9 @@
 /* model: the front of this room: which reader, which family, and what the outside may know.
  *
- * The fingerprint stands in the identity of every KV block, so that two models never share one. It covers all numbers that the
- * forward uses, each tensor's name, type and shape, and the first and last 4 KiB of its bytes: a different training run differs
- * everywhere, while hashing all bytes of a large model would cost seconds at each start. */
+ * The fingerprint stands in the identity of every KV block, so that two models never share one. It covers all
+ * numbers that the forward uses, each tensor's name, type and shape, and the first and last 4 KiB of its
+ * bytes: a different training run differs everywhere, while hashing all bytes of a large model would cost
+ * seconds at each start. */
 #include "model.h"
 #include "arch.h"
 #include "hash.h"
@@ -27,7 +28,7 @@ struct model {
 _Static_assert((int)MODEL_EOS_MAX == (int)HPARAMS_EOS_MAX, "one list of end tokens");
 _Static_assert((int)MODEL_FINGERPRINT_BYTES == (int)HASH_BYTES, "one hash");
 
-/* ---- description ------------------------------------------------------------------------------------------------- */
+/* ---- description --------------------------------------------------------------------------------------- */
 
 static void hash_u64(struct hash *h, uint64_t v)
 {
@@ -161,7 +162,7 @@ static int settle_vocab(struct model *m, struct err *e)
     return ST_OK;
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 int model_open(struct model **out, const char *path, struct err *e)
 {
@@ -210,6 +211,7 @@ int model_load(struct model *m, struct be *be, const struct model_load_options *
                      .src = &m->src,
                      .rope_interleaved = m->src.gguf != NULL,
                      .head_dim = m->h.head_dim,
+                     .rot_dim = m->h.rot_dim,
                      .progress = o->progress,
                      .user = o->user,
                      .e = e,

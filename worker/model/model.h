@@ -2,26 +2,28 @@
  *
  * Owns     a model owns its file mappings, its packed weights, its workspace. The backend must outlive it.
  * Units    tokens, positions, bytes.
- * States   open -> (info, gguf) -> load -> forward* -> destroy. Opening is cheap (headers only), so that the caller can choose
- *          a context length by info before anything large is made.
+ * States   open -> (info, gguf) -> load -> forward* -> destroy. Opening is cheap (headers only), so that the
+ *          caller can choose a context length by info before anything large is made.
  * Threads  one thread at a time; forward from the engine's thread.
  * Errors   ST_EFORMAT, ST_EUNSUP, ST_ENOENT, ST_ENOMEM, each text naming file and field.
  * Bounds   workspace and tables are sized by model_load; model_forward allocates nothing.
  * Source   docs/ARCHITECTURE.md sections 1 and 3.
  *
  * Details that have caused bugs in code like this:
- * - GGUF llama files hold q and k rows permuted, so that rotary pairs are rows (2i, 2i+1); safetensors pair (i, i + half).
- *   The biases of q and k are permuted with their rows.
+ * - GGUF llama files hold q and k rows permuted, so that rotary pairs are rows (2i, 2i+1); safetensors pair
+ *   (i, i + half). The biases of q and k are permuted with their rows.
  * - GGUF dims are written innermost first; safetensors shapes outermost first.
  * - No output tensor in a GGUF means a tied head; in Hugging Face files the flag tie_word_embeddings does.
- * - Llama-3.1's rope scaling stands in config.json as numbers, but in GGUF as the tensor rope_freqs.weight, which divides.
+ * - Llama-3.1's rope scaling stands in config.json as numbers, but in GGUF as the tensor rope_freqs.weight,
+ *   which divides.
  * - head_dim need not be d / n_heads: o_proj is then [d][n_heads * head_dim], not square.
  * - Mistral's sliding window is 4096 when config.json does not speak of it, and none when it says null.
  * - A window of w positions includes the row's own: keys at positions > pos - w.
  * - RMS eps is added to the mean square, inside the root. Files differ: 1e-5 and 1e-6 are both common.
- * - rope_theta moved into rope_parameters in newer config.json files; end tokens may be a number or a list, and the list in
- *   generation_config.json is often the longer one.
- * - Q8_0 and Q4_1 blocks are 34 and 20 bytes: rows are not aligned to anything, and neither are safetensors' offsets.
+ * - rope_theta moved into rope_parameters in newer config.json files; end tokens may be a number or a list,
+ *   and the list in generation_config.json is often the longer one.
+ * - Q8_0 and Q4_1 blocks are 34 and 20 bytes: rows are not aligned to anything, and neither are safetensors'
+ *   offsets.
  */
 #ifndef STATOR_MODEL_H
 #define STATOR_MODEL_H
@@ -75,8 +77,8 @@ uint32_t model_max_context(const struct model *m); /* as loaded */
 void model_kv_shape(const struct model *m, uint32_t block_tokens, uint32_t n_blocks, enum be_type type,
                     struct be_kv_shape *out);
 
-/* Issues the ops of one step, between begin_step and end_step: logits[n_logits][vocab] (a backend buffer). n_rows <= max_rows;
- * positions < max_context; tokens < vocab. Returns the first failing op's status. */
+/* Issues the ops of one step, between begin_step and end_step: logits[n_logits][vocab] (a backend buffer).
+ * n_rows <= max_rows; positions < max_context; tokens < vocab. Returns the first failing op's status. */
 int model_forward(struct model *m, const struct be_batch *batch, struct be_kv *kv, float *logits);
 
 #endif

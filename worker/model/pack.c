@@ -1,6 +1,6 @@
-/* pack: every model family asks for the same four things (matrix, fused matrices, vector, fused biases), each with the same
- * checks. The shape that the config implies is compared here, before a kernel sees a pointer: a lying config ends with a
- * sentence that names both shapes. */
+/* pack: every model family asks for the same four things (matrix, fused matrices, vector, fused biases), each
+ * with the same checks. The shape that the config implies is compared here, before a kernel sees a pointer: a
+ * lying config ends with a sentence that names both shapes. */
 #include "pack.h"
 #include "mem.h"
 
@@ -71,6 +71,7 @@ struct be_weight *pack_matrix(struct pack *p, enum be_weight_use use, const stru
     struct be_weight_desc d = {.use = use, .k = (uint32_t)k, .n_parts = n_parts, .name = parts[0].name};
     if (use == BE_USE_QKV) {
         d.head_dim = p->head_dim;
+        d.rot_dim = p->rot_dim;
         d.rope_interleaved = p->rope_interleaved;
     }
     for (uint32_t i = 0; i < n_parts; i++) {
@@ -99,7 +100,7 @@ struct be_weight *pack_vector(struct pack *p, const char *name, uint64_t n)
     return w;
 }
 
-/* ---- vectors as floats ------------------------------------------------------------------------------------------- */
+/* ---- vectors as floats --------------------------------------------------------------------------------- */
 
 static float from_bits(uint32_t u)
 {
@@ -157,7 +158,8 @@ struct be_weight *pack_biases(struct pack *p, const struct pack_part *parts, uin
         p->rc = err_set(p->e, ST_ENOMEM, "%s: out of memory", parts[0].name);
         return NULL;
     }
-    /* All or none of a group is in every file seen: a part that is missing beside others is an error of need(). */
+    /* All or none of a group is in every file seen: a part that is missing beside others is an error of
+     * need(). */
     for (uint32_t i = 0; i < n_parts; i++) {
         pack_floats(p, parts[i].name, parts[i].rows, all + at);
         at += parts[i].rows;

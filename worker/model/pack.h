@@ -1,12 +1,13 @@
-/* pack: tensors by name -> shape check -> packed weights of a backend, with progress and the file's pages given back.
+/* pack: tensors by name -> shape check -> packed weights of a backend, with progress and the file's pages
+ * given back.
  *
  * Owns     nothing lasting: weights go to the caller, who destroys them through the backend.
  * Units    bytes; shapes outermost first.
- * States   pack_begin -> pack_* calls -> read `rc`. The first failure sticks: later calls return NULL at once, so a forward can
- *          ask for all its weights and check once.
+ * States   pack_begin -> pack_* calls -> read `rc`. The first failure sticks: later calls return NULL at
+ *          once, so a forward can ask for all its weights and check once.
  * Threads  one owner.
- * Errors   ST_EFORMAT for a missing tensor or a shape that the config contradicts (file, tensor, both shapes), ST_EUNSUP for a
- *          type that no kernel reads; weight_create's own.
+ * Errors   ST_EFORMAT for a missing tensor or a shape that the config contradicts (file, tensor, both
+ *          shapes), ST_EUNSUP for a type that no kernel reads; weight_create's own.
  * Bounds   one tensor group of the file is in memory beside the packed weights.
  */
 #ifndef STATOR_PACK_H
@@ -18,7 +19,7 @@ struct pack {
     struct be *be;
     const struct source *src;
     bool rope_interleaved; /* how the source pairs the rows of q and k */
-    uint32_t head_dim;
+    uint32_t head_dim, rot_dim;
     void (*progress)(void *user, size_t done, size_t total); /* NULL: none */
     void *user;
     struct err *e;

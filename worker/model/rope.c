@@ -1,6 +1,7 @@
-/* rope: angles grow to position * 1, so a table computed in float would be off by position * 2^-24: visible at long contexts.
- * Here everything is double until the last rounding. Two libm calls per entry would cost 0.3 s at 131,072 positions, so only
- * every 64th position is computed afresh and the 63 between follow by rotation, which loses under 64 * 2^-52. */
+/* rope: angles grow to position * 1, so a table computed in float would be off by position * 2^-24: visible
+ * at long contexts. Here everything is double until the last rounding. Two libm calls per entry would cost
+ * 0.3 s at 131,072 positions, so only every 64th position is computed afresh and the 63 between follow by
+ * rotation, which loses under 64 * 2^-52. */
 #include "rope.h"
 
 #include <math.h>

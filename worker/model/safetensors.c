@@ -1,9 +1,11 @@
-/* safetensors: problem: a header of JSON gives every tensor's bytes as offsets, over one file or over hundreds of shards.
- * Design: each file is parsed on its own (parse_file knows nothing of shards) into one growing list, which is sorted by name
- * at the end, so that a look-up does not care which shard a tensor stands in. The index is used for its list of file names
- * and as a promise that is checked: every tensor it names must be in the shard it says.
- * Offsets are JSON numbers and so doubles: integers are exact up to 2^53, and more than that is refused.
- * Rejected: believing the index for places (it has none), opening shards lazily (a missing one should fail at start). */
+/* safetensors: problem: a header of JSON gives every tensor's bytes as offsets, over one file or over
+ * hundreds of shards. Design: each file is parsed on its own (parse_file knows nothing of shards) into one
+ * growing list, which is sorted by name at the end, so that a look-up does not care which shard a tensor
+ * stands in. The index is used for its list of file names and as a promise that is checked: every tensor it
+ * names must be in the shard it says. Offsets are JSON numbers and so doubles: integers are exact up to 2^53,
+ * and more than that is refused.
+ * Rejected: believing the index for places (it has none), opening shards lazily (a missing one should fail at
+ * start). */
 #include "safetensors.h"
 #include "json.h"
 #include "mem.h"
@@ -41,7 +43,7 @@ static const struct {
 
 enum { DTYPE_COUNT = sizeof dtypes / sizeof *dtypes };
 
-/* ---- one tensor of a header -------------------------------------------------------------------------------------- */
+/* ---- one tensor of a header ---------------------------------------------------------------------------- */
 
 /* A JSON number as an exact, non-negative integer. */
 static bool exact(const cJSON *j, uint64_t *out)
@@ -129,7 +131,7 @@ static int read_entry(const struct file *f, const cJSON *entry, size_t data_off,
     return read_place(f, entry, data_off, bytes, t, e);
 }
 
-/* ---- one file ---------------------------------------------------------------------------------------------------- */
+/* ---- one file ------------------------------------------------------------------------------------------ */
 
 static int grow(struct safetensors *s, uint32_t more, struct err *e)
 {
@@ -227,7 +229,7 @@ int safetensors_parse(struct safetensors **out, const void *p, size_t n, const c
     return rc;
 }
 
-/* ---- files and shards -------------------------------------------------------------------------------------------- */
+/* ---- files and shards ---------------------------------------------------------------------------------- */
 
 static int open_file(struct safetensors *s, const char *folder, const char *name, struct err *e)
 {
@@ -252,7 +254,7 @@ static int name_order(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The distinct shard names of a weight map, sorted, borrowed from it; *out is [returned count], to be freed. */
+/* The distinct shard names of a weight map, sorted, borrowed from it; *out is [returned count], to free. */
 static int shard_names(const cJSON *weights, const char *index, const char ***out, uint32_t *n_out,
                        struct err *e)
 {
@@ -390,7 +392,7 @@ void safetensors_close(struct safetensors *s)
     mem_free(s);
 }
 
-/* ---- look-ups ---------------------------------------------------------------------------------------------------- */
+/* ---- look-ups ------------------------------------------------------------------------------------------ */
 
 uint32_t safetensors_n_tensors(const struct safetensors *s)
 {

@@ -4,11 +4,12 @@
  * Units    bytes; dims as in the file, outermost first.
  * States   open -> read -> close. Immutable in between.
  * Threads  reading from any.
- * Errors   ST_EFORMAT for a truncated or lying file, ST_ENOENT for a missing one; the text names file and field.
- * Bounds   a header of SAFETENSORS_HEADER_MAX bytes, SAFETENSORS_TENSORS_MAX tensors, SAFETENSORS_SHARDS_MAX shards, 4 dims;
- *          every offset is checked against the file's length before it is used.
- * Source   the safetensors format description (8-byte header length, JSON header, data); model.safetensors.index.json of
- *          Hugging Face transformers.
+ * Errors   ST_EFORMAT for a truncated or lying file, ST_ENOENT for a missing one; the text names file and
+ *          field.
+ * Bounds   a header of SAFETENSORS_HEADER_MAX bytes, SAFETENSORS_TENSORS_MAX tensors, SAFETENSORS_SHARDS_MAX
+ *          shards, 4 dims; every offset is checked against the file's length before it is used.
+ * Source   the safetensors format description (8-byte header length, JSON header, data);
+ *          model.safetensors.index.json of Hugging Face transformers.
  */
 #ifndef STATOR_SAFETENSORS_H
 #define STATOR_SAFETENSORS_H

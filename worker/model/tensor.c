@@ -1,5 +1,5 @@
-/* tensor: the small part that the GGUF and safetensors readers share. Both formats come down to "name, type, shape, bytes";
- * everything after the readers works on that alone. */
+/* tensor: the small part that the GGUF and safetensors readers share. Both formats come down to "name, type,
+ * shape, bytes"; everything after the readers works on that alone. */
 #include "tensor.h"
 
 #include <inttypes.h>

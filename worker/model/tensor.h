@@ -5,7 +5,8 @@
  * States   -
  * Threads  plain data.
  * Errors   tensor_check_* name file, tensor and both shapes.
- * Bounds   data .. data + bytes lies inside the file and bytes is what dims and type ask for, whenever type >= 0.
+ * Bounds   data .. data + bytes lies inside the file and bytes is what dims and type ask for, whenever type
+ *          >= 0.
  */
 #ifndef STATOR_TENSOR_H
 #define STATOR_TENSOR_H
