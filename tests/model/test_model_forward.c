@@ -15,26 +15,27 @@
 
 #define FOLDER STATOR_SOURCE_DIR "/tests/golden/model/"
 
-/* Largest norm-wise error of a row: |got - want| / |want|. `exact` is the f32 reference arithmetic. The default arithmetic
- * rounds activations to bf16 (float files of 16 bits) or to 8-bit groups (quantised files); tiny models average less of
- * that noise away than large ones do. */
+/* Largest error of a row: |got - want| / |want| by norm, and the worst logit against the largest. `exact` is the f32
+ * reference arithmetic, whose own rounding is all that remains. The default arithmetic takes F32 and F16 files the same
+ * way, rounds activations to bf16 beside BF16 weights and to 8-bit groups beside quantised ones; models as small as these
+ * average little of that noise away. */
 static const struct fixture {
     const char *name, *path;
     double exact, fast;
 } fixtures[] = {
-    {"tied", "tied", 1e-4, 1e-3},
-    {"bias_headdim", "bias_headdim", 1e-4, 1e-3},
-    {"llama3_rope", "llama3_rope", 1e-4, 1e-3},
-    {"linear_rope", "linear_rope", 1e-4, 2e-2},
-    {"mistral_window", "mistral_window", 1e-4, 1e-3},
-    {"bf16_shards", "bf16_shards", 1e-4, 2e-2},
-    {"gguf_f32", "gguf_f32/model.gguf", 1e-4, 1e-3},
-    {"gguf_f16", "gguf_f16/model.gguf", 1e-4, 2e-2},
-    {"gguf_bf16", "gguf_bf16/model.gguf", 1e-4, 2e-2},
-    {"gguf_q8_0", "gguf_q8_0/model.gguf", 1e-4, 4e-2},
-    {"gguf_q4_0", "gguf_q4_0/model.gguf", 1e-4, 4e-2},
-    {"gguf_q4_1", "gguf_q4_1/model.gguf", 1e-4, 4e-2},
-    {"gguf_q4_k_m", "gguf_q4_k_m/model.gguf", 1e-4, 4e-2},
+    {"tied", "tied", 2e-5, 2e-5},
+    {"bias_headdim", "bias_headdim", 2e-5, 2e-5},
+    {"llama3_rope", "llama3_rope", 2e-5, 2e-5},
+    {"linear_rope", "linear_rope", 2e-5, 2e-5},
+    {"mistral_window", "mistral_window", 2e-5, 2e-5},
+    {"bf16_shards", "bf16_shards", 2e-5, 2e-2},
+    {"gguf_f32", "gguf_f32/model.gguf", 2e-5, 2e-5},
+    {"gguf_f16", "gguf_f16/model.gguf", 2e-5, 2e-5},
+    {"gguf_bf16", "gguf_bf16/model.gguf", 2e-5, 2e-2},
+    {"gguf_q8_0", "gguf_q8_0/model.gguf", 2e-5, 6e-2},
+    {"gguf_q4_0", "gguf_q4_0/model.gguf", 2e-5, 6e-2},
+    {"gguf_q4_1", "gguf_q4_1/model.gguf", 2e-5, 6e-2},
+    {"gguf_q4_k_m", "gguf_q4_k_m/model.gguf", 2e-5, 6e-2},
 };
 
 enum { FIXTURES = sizeof fixtures / sizeof *fixtures };

@@ -99,8 +99,9 @@ def make_hf(name):
     gen = torch.Generator().manual_seed(SEED)
     model = create(cls, MistralConfig if cls is MistralForCausalLM else LlamaConfig, dict(BASE, **over))
     fill(model, gen)
-    model = model.to(dtype)
-    model.save_pretrained(out, max_shard_size=shard)
+    model.to(dtype).save_pretrained(out, max_shard_size=shard)
+    # Read back: .to(dtype) above also rounded the rotary frequencies, which no file holds.
+    model = cls.from_pretrained(out, dtype=torch.float32, attn_implementation="eager")
     golden(model, os.path.join(out, "golden.bin"), lengths, gen)
 
 
