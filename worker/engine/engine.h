@@ -91,8 +91,9 @@ struct engine_stats {
     uint64_t prefix_query_tokens, prefix_hit_tokens;
     uint64_t prompt_tokens, output_tokens; /* computed prompt tokens incl. cached; generated */
     uint64_t steps, preemptions, cancelled;
-    uint64_t step_rows; /* rows over all steps */
-    bool failed;        /* sticky device error */
+    uint64_t step_rows;          /* rows over all steps */
+    uint64_t step_ns, device_ns; /* time in steps; of which in begin_step .. end_step */
+    bool failed;                 /* sticky device error */
 };
 
 int engine_create(struct engine **out, const struct engine_options *o, struct err *e);

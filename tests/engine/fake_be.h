@@ -1,0 +1,282 @@
+/* fake_be: a backend and a forward whose tokens tell whether the engine fed them right.
+ *
+ * The KV of a position is a hash of its token, its position and the KV that the block table shows for the position before it.
+ * Logits are a hash of the KV of all positions, read through the block table. A stale block, a wrong slot, a wrong position,
+ * a lost or doubled row anywhere in the past gives other tokens. fake_reference draws the same tokens from the tokens alone,
+ * with no blocks, batches or steps: it is the one-at-a-time run.
+ *
+ * Owns     its KV and logits. One per engine.
+ * Threads  the engine's thread, but for the knobs, which are set before start or are atomic.
+ * Bounds   FAKE_VOCAB tokens.
+ */
+#ifndef STATOR_TEST_FAKE_BE_H
+#define STATOR_TEST_FAKE_BE_H
+
+#include "engine_core.h"
+#include "mem.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+enum { FAKE_VOCAB = 97 };
+
+struct fake_be {
+    struct be be;
+    struct be_kv_shape kv_shape;
+    uint64_t *kv; /* [n_blocks * block_tokens] */
+    uint32_t max_rows, max_seqs;
+    uint64_t steps;
+    uint64_t fail_at; /* the step (1 = first) whose forward fails, and all after it; 0 = never */
+    enum { FAKE_FAIL_FORWARD, FAKE_FAIL_BEGIN, FAKE_FAIL_END, FAKE_FAIL_SAMPLE } fail_where;
+    uint64_t broken_seed; /* a request with this seed draws no token at its 3rd one; 0 = none */
+    long step_ns;         /* how long a step takes */
+    atomic_uint wakes;
+    bool in_step;
+};
+
+static inline uint64_t fake_mix(uint64_t a, uint64_t b)
+{
+    uint64_t z = (a ^ (b + 0x9e3779b97f4a7c15u + (a << 6) + (a >> 2))) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static inline float fake_unit(uint64_t h) /* 0 < u < 1 */
+{
+    return ((float)(h >> 41) + 0.5f) / 8388608.0f;
+}
+
+static inline uint64_t fake_kv(uint64_t before, int32_t token, uint32_t position)
+{
+    return fake_mix(fake_mix(before, (uint64_t)(uint32_t)token + 1), position + 1);
+}
+
+static inline void fake_logits(uint64_t h, float *out)
+{
+    for (uint32_t v = 0; v < FAKE_VOCAB; v++)
+        out[v] = 6 * fake_unit(fake_mix(h, v)) - 3;
+}
+
+static inline void fake_draw(float *z, const struct be_sample_row *r, struct be_sample_out *out)
+{
+    int32_t best = -1;
+    float top = -INFINITY;
+    for (uint32_t i = 0; i < r->n_bias; i++)
+        z[r->bias[i].token] += r->bias[i].add;
+    for (uint32_t i = 0; i < r->n_seen; i++) {
+        float *x = &z[r->seen[i].token];
+        *x = *x > 0 ? *x / r->repetition : *x * r->repetition;
+        *x -= r->frequency * (float)r->seen[i].n_out + (r->seen[i].n_out ? r->presence : 0);
+    }
+    for (uint32_t i = 0; i < r->n_banned; i++)
+        z[r->banned[i]] = -INFINITY;
+    for (int32_t v = 0; v < FAKE_VOCAB; v++) {
+        float y = z[v];
+        if (r->temperature >= 1e-5f)
+            y = y / r->temperature -
+                logf(-logf(fake_unit(fake_mix(fake_mix(r->seed, r->position), (uint64_t)v))));
+        if (y > top) {
+            top = y;
+            best = v;
+        }
+    }
+    *out = (struct be_sample_out){.token = best, .logprob = top};
+}
+
+static inline struct fake_be *fake_of(struct be *be)
+{
+    return (struct fake_be *)be;
+}
+
+static inline int fake_kv_create(struct be *be, const struct be_kv_shape *s, struct be_kv **out,
+                                 struct err *e)
+{
+    struct fake_be *f = fake_of(be);
+    size_t n = (size_t)s->n_blocks * s->block_tokens;
+    f->kv_shape = *s;
+    f->kv = mem_zalloc(n, sizeof *f->kv);
+    if (!f->kv)
+        return err_set(e, ST_ENOMEM, "fake KV");
+    for (size_t i = 0; i < n; i++)
+        f->kv[i] = 0xdeadbeef00000000u + i;
+    *out = (struct be_kv *)f;
+    return ST_OK;
+}
+
+static inline void fake_kv_destroy(struct be *be, struct be_kv *kv)
+{
+    (void)kv;
+    mem_free(fake_of(be)->kv);
+}
+
+static inline void *fake_buffer_create(struct be *be, size_t bytes)
+{
+    (void)be;
+    return mem_zalloc(1, bytes);
+}
+
+static inline void fake_buffer_destroy(struct be *be, void *p)
+{
+    (void)be;
+    mem_free(p);
+}
+
+static inline bool fake_fails(const struct fake_be *f, int where)
+{
+    return f->fail_at && f->steps >= f->fail_at && (int)f->fail_where == where;
+}
+
+static inline void fake_wake(struct be *be)
+{
+    atomic_fetch_add(&fake_of(be)->wakes, 1);
+}
+
+static inline int fake_begin(struct be *be)
+{
+    struct fake_be *f = fake_of(be);
+    assert(!f->in_step);
+    f->steps++;
+    if (fake_fails(f, FAKE_FAIL_BEGIN))
+        return ST_EDEVICE;
+    f->in_step = true;
+    return ST_OK;
+}
+
+static inline int fake_end(struct be *be, struct err *e)
+{
+    struct fake_be *f = fake_of(be);
+    assert(f->in_step);
+    f->in_step = false;
+    if (f->step_ns) {
+        struct timespec ts = {.tv_nsec = f->step_ns};
+        nanosleep(&ts, NULL);
+    }
+    return fake_fails(f, FAKE_FAIL_END) ? err_set(e, ST_EDEVICE, "injected") : ST_OK;
+}
+
+static inline int fake_sample(struct be *be, const struct op_sample *p)
+{
+    struct fake_be *f = fake_of(be);
+    assert(f->in_step && p->vocab == FAKE_VOCAB && p->n_rows > 0 && p->n_rows <= f->max_seqs);
+    if (fake_fails(f, FAKE_FAIL_SAMPLE))
+        return ST_EDEVICE;
+    for (uint32_t i = 0; i < p->n_rows; i++) {
+        const struct be_sample_row *r = &p->rows[i];
+        assert(r->logits_row == i);
+        fake_draw(p->logits + (size_t)r->logits_row * FAKE_VOCAB, r, &p->out[i]);
+        if (f->broken_seed && r->seed == f->broken_seed && r->n_seen == 2)
+            p->out[i].token = -1;
+    }
+    return ST_OK;
+}
+
+static inline uint64_t *fake_at(struct fake_be *f, const struct be_span *s, uint32_t position)
+{
+    uint32_t bt = f->kv_shape.block_tokens;
+    assert(position / bt < s->n_blocks && s->table[position / bt] < f->kv_shape.n_blocks);
+    return &f->kv[(size_t)s->table[position / bt] * bt + position % bt];
+}
+
+static inline int fake_forward(void *ctx, const struct be_batch *b, struct be_kv *kv, float *logits)
+{
+    struct fake_be *f = ctx;
+    assert(f->in_step && kv == (struct be_kv *)f && b->n_rows > 0 && b->n_rows <= f->max_rows);
+    if (fake_fails(f, FAKE_FAIL_FORWARD))
+        return ST_EDEVICE;
+    uint32_t row = 0, want = 0;
+    for (uint32_t i = 0; i < b->n_spans; i++) {
+        const struct be_span *s = &b->spans[i];
+        assert(s->row0 == row && s->n_rows > 0);
+        for (uint32_t r = 0; r < s->n_rows; r++, row++) {
+            uint32_t pos = s->pos0 + r;
+            assert(b->positions[row] == pos && b->tokens[row] >= 0 && b->tokens[row] < FAKE_VOCAB);
+            assert(&f->kv[b->kv_slots[row]] == fake_at(f, s, pos));
+            f->kv[b->kv_slots[row]] = fake_kv(pos ? *fake_at(f, s, pos - 1) : 0, b->tokens[row], pos);
+        }
+        if (want < b->n_logits && b->logit_rows[want] < row) {
+            uint32_t pos = s->pos0 + b->logit_rows[want] - s->row0;
+            uint64_t h = 0;
+            for (uint32_t p = 0; p <= pos; p++)
+                h = fake_mix(h, *fake_at(f, s, p));
+            fake_logits(h, logits + (size_t)want++ * FAKE_VOCAB);
+        }
+    }
+    assert(row == b->n_rows && want == b->n_logits);
+    return ST_OK;
+}
+
+static const struct be_ops fake_ops = {.name = "fake",
+                                       .kv_create = fake_kv_create,
+                                       .kv_destroy = fake_kv_destroy,
+                                       .buffer_create = fake_buffer_create,
+                                       .buffer_destroy = fake_buffer_destroy,
+                                       .wake = fake_wake,
+                                       .begin_step = fake_begin,
+                                       .end_step = fake_end,
+                                       .sample = fake_sample};
+
+/* o->be, vocabulary and forward are filled in. */
+static inline int fake_engine_create(struct engine **out, struct fake_be *f, struct engine_options *o,
+                                     struct err *e)
+{
+    struct engine_core c = {.forward = fake_forward,
+                            .ctx = f,
+                            .vocab = FAKE_VOCAB,
+                            .kv = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 1},
+                            .fingerprint = "fake",
+                            .fingerprint_bytes = 4};
+    f->be.ops = &fake_ops;
+    f->max_rows = o->max_num_batched_tokens;
+    f->max_seqs = o->max_num_seqs;
+    o->be = &f->be;
+    return engine_core_create(out, o, &c, e);
+}
+
+/* What a request alone in the world gives: tokens into out[max_tokens], the number returned; *stopped: by a stop token. */
+static inline uint32_t fake_reference(const struct engine_request *r, int32_t *out, bool *stopped)
+{
+    uint64_t before = 0, h = 0;
+    struct be_seen seen[FAKE_VOCAB];
+    uint32_t at[FAKE_VOCAB] = {0}, n_seen = 0, n = 0;
+    bool penalties = r->repetition != 1 || r->frequency != 0 || r->presence != 0;
+    *stopped = false;
+    for (uint32_t pos = 0; n < r->max_tokens; pos++) {
+        int32_t t = pos < r->n_prompt ? r->prompt[pos] : out[pos - r->n_prompt];
+        before = fake_kv(before, t, pos);
+        h = fake_mix(h, before);
+        if (!at[t]) {
+            seen[n_seen] = (struct be_seen){.token = t};
+            at[t] = ++n_seen;
+        }
+        seen[at[t] - 1].n_out += pos >= r->n_prompt;
+        if (pos + 1 < r->n_prompt)
+            continue;
+        float z[FAKE_VOCAB];
+        struct be_sample_row row = {.temperature = r->temperature,
+                                    .repetition = r->repetition,
+                                    .frequency = r->frequency,
+                                    .presence = r->presence,
+                                    .seed = r->seed,
+                                    .position = pos + 1,
+                                    .bias = r->bias,
+                                    .n_bias = r->n_bias,
+                                    .seen = seen,
+                                    .n_seen = penalties ? n_seen : 0,
+                                    .banned = r->stop_tokens,
+                                    .n_banned = r->ignore_eos ? r->n_stop_tokens : 0};
+        struct be_sample_out drawn;
+        fake_logits(h, z);
+        fake_draw(z, &row, &drawn);
+        for (uint32_t i = 0; i < r->n_stop_tokens && !r->ignore_eos; i++)
+            *stopped |= r->stop_tokens[i] == drawn.token;
+        if (*stopped)
+            break;
+        out[n++] = drawn.token;
+    }
+    return n;
+}
+
+#endif

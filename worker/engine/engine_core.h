@@ -1,0 +1,28 @@
+/* engine_core: the engine over any forward function: what engine_create fills in from a model, and tests from a fake.
+ *
+ * Owns     nothing.
+ * Units    tokens, positions.
+ * States   -
+ * Threads  forward is called on the engine's thread, between begin_step and end_step.
+ * Errors   as engine.h.
+ * Bounds   n_rows <= max_num_batched_tokens, n_logits <= max_num_seqs.
+ * Source   docs/ARCHITECTURE.md section 1: the engine knows the model by one function.
+ */
+#ifndef STATOR_ENGINE_CORE_H
+#define STATOR_ENGINE_CORE_H
+
+#include "engine.h"
+
+struct engine_core {
+    int (*forward)(void *ctx, const struct be_batch *batch, struct be_kv *kv, float *logits);
+    void *ctx;
+    uint32_t vocab;
+    struct be_kv_shape kv;   /* block_tokens, n_blocks and type are filled from the options */
+    const void *fingerprint; /* [fingerprint_bytes]; read at create only */
+    uint32_t fingerprint_bytes;
+};
+
+int engine_core_create(struct engine **out, const struct engine_options *o, const struct engine_core *c,
+                       struct err *e);
+
+#endif
