@@ -77,11 +77,12 @@ static void replace_literal(const struct tok_norm_step *s, struct str in, struct
     buf_put(out, p, (size_t)(end - p));
 }
 
-static void replace_matches(const struct tok_norm_step *s, const struct tok_split *split,
-                            pcre2_match_data *md, struct str in, struct buf *out)
+static int replace_matches(const struct tok_norm_step *s, const struct tok_split *split, pcre2_match_data *md,
+                           struct str in, struct buf *out)
 {
     size_t done = 0, a, b;
-    while (done < in.n && tok_split_next(split, s->code, md, in, done, &a, &b)) {
+    int st = ST_OK;
+    while (done < in.n && !(st = tok_split_next(split, s->code, md, in, done, &a, &b))) {
         buf_put(out, in.p + done, a - done);
         buf_put(out, s->with, s->n_with);
         if (a == b) { /* an empty match: what is inserted stands before the next character */
@@ -94,11 +95,13 @@ static void replace_matches(const struct tok_norm_step *s, const struct tok_spli
         done = b;
     }
     buf_put(out, in.p + done, in.n - done);
+    return st == ST_ENOENT ? ST_OK : st;
 }
 
 int tok_norm_run(const struct tok_norm *t, const struct tok_split *s, pcre2_match_data *md, struct str text,
                  bool head, struct buf *a, struct buf *b, struct str *out)
 {
+    int st = ST_OK;
     for (size_t i = 0; i < t->n; i++) {
         const struct tok_norm_step *step = &t->step[i];
         if (step->kind == TOK_NORM_PREPEND && !head)
@@ -121,14 +124,14 @@ int tok_norm_run(const struct tok_norm *t, const struct tok_split *s, pcre2_matc
             replace_literal(step, text, a);
             break;
         case TOK_NORM_MATCH:
-            replace_matches(step, s, md, text, a);
+            st = replace_matches(step, s, md, text, a);
             break;
         case TOK_NORM_NFC:
             tok_nfc_put(text, a);
             break;
         }
-        if (a->failed)
-            return a->failed;
+        if (st || a->failed)
+            return st ? st : a->failed;
         text = buf_str(a);
     }
     *out = text;

@@ -178,21 +178,23 @@ int tok_split_meta(struct tok_split *s, struct str mark, enum tok_prepend p, boo
     return new_step(s, step, e);
 }
 
-bool tok_split_next(const struct tok_split *s, const pcre2_code *code, pcre2_match_data *md, struct str text,
-                    size_t from, size_t *start_out, size_t *end_out)
+int tok_split_next(const struct tok_split *s, const pcre2_code *code, pcre2_match_data *md, struct str text,
+                   size_t from, size_t *start_out, size_t *end_out)
 {
     PCRE2_SPTR p = (PCRE2_SPTR)text.p;
     int rc = pcre2_match(code, p, text.n, from, PCRE2_NO_UTF_CHECK, md, s->limits);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter keeps its stack on the heap */
         rc = pcre2_match(code, p, text.n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, md, s->limits);
+    if (rc == PCRE2_ERROR_NOMEMORY)
+        return ST_ENOMEM;
     if (rc < 0)
-        return false;
+        return ST_ENOENT;
     const PCRE2_SIZE *o = pcre2_get_ovector_pointer(md);
     if (o[0] < from || o[1] < o[0]) /* \K inside a lookaround can produce these */
-        return false;
+        return ST_ENOENT;
     *start_out = o[0];
     *end_out = o[1];
-    return true;
+    return ST_OK;
 }
 
 static int run_from(struct tok_split_run *r, size_t i, struct str piece, bool first);
@@ -258,21 +260,28 @@ static int run_match(struct tok_split_run *r, size_t i, struct str t, bool first
     struct joiner j = {.r = r, .next_step = i + 1, .how = step->behaviour, .base = t.p, .first = first};
     size_t done = 0, from = 0, a, b;
     int st = ST_OK;
-    while (!st && from <= t.n && tok_split_next(r->split, step->code, r->match, t, from, &a, &b)) {
+    while (from <= t.n) {
+        st = tok_split_next(r->split, step->code, r->match, t, from, &a, &b);
+        if (st)
+            break;
         st = join_put(&j, done, a, step->invert);
         if (!st)
             st = join_put(&j, a, b, !step->invert);
+        if (st)
+            break;
         done = from = b;
         if (a == b) { /* an empty match still separates; look for the next one a character on */
-            if (!st && j.how != TOK_CONTIGUOUS)
-                st = join_flush(&j);
+            st = j.how == TOK_CONTIGUOUS ? ST_OK : join_flush(&j);
+            if (st)
+                break;
             from++;
             while (from < t.n && ((unsigned char)t.p[from] & 0xC0) == 0x80)
                 from++;
         }
     }
-    if (!st)
-        st = join_put(&j, done, t.n, step->invert);
+    if (st && st != ST_ENOENT)
+        return st;
+    st = join_put(&j, done, t.n, step->invert);
     return st ? st : join_flush(&j);
 }
 

@@ -66,8 +66,8 @@ int tok_split_text(struct tok_split_run *r, struct str text,
                    bool first); /* valid UTF-8; `first`: text begins here */
 void tok_split_end(struct tok_split_run *r);
 
-/* Next match at or behind `from`: false when there is none. Never fails: limits count as "none". */
-bool tok_split_next(const struct tok_split *s, const pcre2_code *code, pcre2_match_data *md, struct str text,
-                    size_t from, size_t *start_out, size_t *end_out);
+/* Next match at or behind `from`: ST_ENOENT when there is none (a match that hits its limits counts as none). */
+int tok_split_next(const struct tok_split *s, const pcre2_code *code, pcre2_match_data *md, struct str text,
+                   size_t from, size_t *start_out, size_t *end_out);
 
 #endif
