@@ -54,7 +54,7 @@ static inline void drive_submit(struct drive *d)
             return;
         }
         j->submitted = true;
-        idle = false;
+        idle &= rc != ST_OK;
         if (rc != ST_OK && rc == d->submit_fails_with) {
             j->ended = true;
             j->finish = ENGINE_FINISH_ERROR;
