@@ -22,7 +22,8 @@ static void rows_silu_mul(float *out, const float *gate, const float *up, uint32
         struct v16 g = v16_load_n(gate + i, n - i);
         /* min keeps its second operand when that is NaN */
         struct v16 e = v16_exp(v16_min(lim, v16_sub(v16_set1(0), g)));
-        struct v16 s = v16_div(g, v16_add(one, e));
+        /* far below 0 the capped e is too small for g; silu is 0 there to within 1e-36 */
+        struct v16 s = v16_zero_below(v16_div(g, v16_add(one, e)), g, v16_set1(-87.0f));
         v16_store_n(out + i, v16_mul(s, v16_load_n(up + i, n - i)), n - i);
     }
 }
