@@ -580,7 +580,6 @@ static void step(struct engine *g, const struct sched_plan *plan)
     int64_t t0 = clock_now_ns();
     int rc = forward_and_sample(g, &e);
     int64_t t1 = clock_now_ns();
-    atomic_fetch_add(&g->stats.device_ns, (uint64_t)(t1 - t0));
     if (rc != ST_OK) {
         fail(g, rc, &e);
         return;
@@ -590,6 +589,7 @@ static void step(struct engine *g, const struct sched_plan *plan)
     commit_and_emit(g, plan);
     atomic_fetch_add(&g->stats.steps, 1);
     atomic_fetch_add(&g->stats.step_rows, plan->n_tokens);
+    atomic_fetch_add(&g->stats.device_ns, (uint64_t)(t1 - t0));
     atomic_fetch_add(&g->stats.step_ns, (uint64_t)(clock_now_ns() - t_drained));
 }
 
