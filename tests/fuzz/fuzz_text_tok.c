@@ -1,9 +1,9 @@
 /* Input: one mode byte, then a text; or a tokenizer.json, a byte 0xFF, and a text.
  *
- * Mode bit 0 off: a fixed byte-level vocabulary (all bytes, a few merges, added tokens) or a fixed SentencePiece one
- * takes the text. Byte level must give back exactly the bytes it was given, whatever they are.
- * Mode bit 0 on: the loader takes the JSON; when it accepts it, the text is encoded, decoded and streamed.
- * In all modes: same ids twice, ids in range, streamed text valid UTF-8, nothing left on the heap. */
+ * Mode bit 0 off: a fixed byte-level vocabulary (all bytes, a few merges, added tokens) or a fixed
+ * SentencePiece one takes the text. Byte level must give back exactly the bytes it was given, whatever they
+ * are. Mode bit 0 on: the loader takes the JSON; when it accepts it, the text is encoded, decoded and
+ * streamed. In all modes: same ids twice, ids in range, streamed text valid UTF-8, nothing left on the heap. */
 #include "mem.h"
 #include "tok.h"
 

@@ -233,73 +233,73 @@ static void allocation_failures_leave_nothing_behind(void **state)
     }
 }
 
+#define V "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2}"
+static const struct {
+    int status;
+    const char *json, *names;
+} malformed[] = {
+    {ST_EFORMAT, "", "syntax"},
+    {ST_EFORMAT, "[]", "model.vocab"},
+    {ST_EFORMAT, "{\"model\":{\"merges\":[]}}", "model.vocab"},
+    {ST_EFORMAT, "{\"model\":{\"vocab\":{},\"merges\":[]}}", "model.vocab"},
+    {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", "model.vocab"},
+    {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":1.5},\"merges\":[]}}", "model.vocab"},
+    {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":1e300},\"merges\":[]}}", "model.vocab"},
+    {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":2000000},\"merges\":[]}}", "model.vocab"},
+    {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", "model.vocab"},
+    {ST_EFORMAT, "{\"model\":{" V "}}", "model.merges"},
+    {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[\"ab\"]}}", "model.merges[0]"},
+    {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[\"a b\",\"a c\"]}}", "model.merges[1]"},
+    {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[[\"a\"]]}}", "model.merges[0]"},
+    {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[[\"a\",\"b\",\"c\"]]}}", "model.merges[0]"},
+    {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[3]}}", "model.merges[0]"},
+    {ST_EUNSUP, "{\"model\":{\"type\":\"Unigram\"," V ",\"merges\":[]}}", "model.type"},
+    {ST_EUNSUP, "{\"model\":{\"dropout\":0.1," V ",\"merges\":[]}}", "model.dropout"},
+    {ST_EUNSUP, "{\"model\":{\"end_of_word_suffix\":\"</w>\"," V ",\"merges\":[]}}", "end_of_word_suffix"},
+    {ST_EFORMAT, "{\"added_tokens\":[{\"id\":3}],\"model\":{" V ",\"merges\":[]}}", "added_tokens"},
+    {ST_EUNSUP, "{\"normalizer\":{\"type\":\"NFKD\"},\"model\":{" V ",\"merges\":[]}}", "normalizer"},
+    {ST_EFORMAT, "{\"normalizer\":{\"type\":\"Prepend\"},\"model\":{" V ",\"merges\":[]}}",
+     "normalizer.prepend"},
+    {ST_EFORMAT, "{\"normalizer\":7,\"model\":{" V ",\"merges\":[]}}", "normalizer.type"},
+    {ST_EFORMAT,
+     "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"},"
+     "\"model\":{" V ",\"merges\":[]}}",
+     "pattern"},
+    {ST_EUNSUP,
+     "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":"
+     "\"Isolated\"},\"model\":{" V ",\"merges\":[]}}",
+     "pattern"},
+    {ST_EFORMAT,
+     "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Both\"},"
+     "\"model\":{" V ",\"merges\":[]}}",
+     "behavior"},
+    {ST_EUNSUP, "{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"},\"model\":{" V ",\"merges\":[]}}",
+     "UnicodeScripts"},
+    {ST_EFORMAT,
+     "{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}]"
+     "},\"model\":{" V ",\"merges\":[]}}",
+     "post_processor"},
+    {ST_EFORMAT,
+     "{\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",9],\"sep\":[\"b\",1]},\"model\":{" V
+     ",\"merges\":[]}}",
+     "post_processor"},
+    {ST_EUNSUP, "{\"decoder\":{\"type\":\"WordPiece\"},\"model\":{" V ",\"merges\":[]}}", "decoder"},
+};
+
 static void malformed_files_are_refused_by_field(void **state)
 {
     (void)state;
-#define V "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2}"
-    static const struct {
-        int status;
-        const char *json, *names;
-    } cases[] = {
-        {ST_EFORMAT, "", "syntax"},
-        {ST_EFORMAT, "[]", "model.vocab"},
-        {ST_EFORMAT, "{\"model\":{\"merges\":[]}}", "model.vocab"},
-        {ST_EFORMAT, "{\"model\":{\"vocab\":{},\"merges\":[]}}", "model.vocab"},
-        {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", "model.vocab"},
-        {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":1.5},\"merges\":[]}}", "model.vocab"},
-        {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":1e300},\"merges\":[]}}", "model.vocab"},
-        {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":2000000},\"merges\":[]}}", "model.vocab"},
-        {ST_EFORMAT, "{\"model\":{\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", "model.vocab"},
-        {ST_EFORMAT, "{\"model\":{" V "}}", "model.merges"},
-        {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[\"ab\"]}}", "model.merges[0]"},
-        {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[\"a b\",\"a c\"]}}", "model.merges[1]"},
-        {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[[\"a\"]]}}", "model.merges[0]"},
-        {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[[\"a\",\"b\",\"c\"]]}}", "model.merges[0]"},
-        {ST_EFORMAT, "{\"model\":{" V ",\"merges\":[3]}}", "model.merges[0]"},
-        {ST_EUNSUP, "{\"model\":{\"type\":\"Unigram\"," V ",\"merges\":[]}}", "model.type"},
-        {ST_EUNSUP, "{\"model\":{\"dropout\":0.1," V ",\"merges\":[]}}", "model.dropout"},
-        {ST_EUNSUP, "{\"model\":{\"end_of_word_suffix\":\"</w>\"," V ",\"merges\":[]}}",
-         "end_of_word_suffix"},
-        {ST_EFORMAT, "{\"added_tokens\":[{\"id\":3}],\"model\":{" V ",\"merges\":[]}}", "added_tokens"},
-        {ST_EUNSUP, "{\"normalizer\":{\"type\":\"NFKD\"},\"model\":{" V ",\"merges\":[]}}", "normalizer"},
-        {ST_EFORMAT, "{\"normalizer\":{\"type\":\"Prepend\"},\"model\":{" V ",\"merges\":[]}}",
-         "normalizer.prepend"},
-        {ST_EFORMAT, "{\"normalizer\":7,\"model\":{" V ",\"merges\":[]}}", "normalizer.type"},
-        {ST_EFORMAT,
-         "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"},"
-         "\"model\":{" V ",\"merges\":[]}}",
-         "pattern"},
-        {ST_EUNSUP,
-         "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":"
-         "\"Isolated\"},\"model\":{" V ",\"merges\":[]}}",
-         "pattern"},
-        {ST_EFORMAT,
-         "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Both\"},"
-         "\"model\":{" V ",\"merges\":[]}}",
-         "behavior"},
-        {ST_EUNSUP, "{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"},\"model\":{" V ",\"merges\":[]}}",
-         "UnicodeScripts"},
-        {ST_EFORMAT,
-         "{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}]"
-         "},\"model\":{" V ",\"merges\":[]}}",
-         "post_processor"},
-        {ST_EFORMAT,
-         "{\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",9],\"sep\":[\"b\",1]},\"model\":{" V
-         ",\"merges\":[]}}",
-         "post_processor"},
-        {ST_EUNSUP, "{\"decoder\":{\"type\":\"WordPiece\"},\"model\":{" V ",\"merges\":[]}}", "decoder"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++) {
         struct tok *t = NULL;
         struct err e = {0};
-        int st = tok_create_json(&t, str_from(cases[i].json), (struct str){0}, &e);
-        if (st != cases[i].status || !strstr(e.text, cases[i].names))
+        int st = tok_create_json(&t, str_from(malformed[i].json), (struct str){0}, &e);
+        if (st != malformed[i].status || !strstr(e.text, malformed[i].names))
             print_message("case %zu: status %d, \"%s\"\n", i, st, e.text);
-        assert_int_equal(st, cases[i].status);
-        assert_non_null(strstr(e.text, cases[i].names));
+        assert_int_equal(st, malformed[i].status);
+        assert_non_null(strstr(e.text, malformed[i].names));
         assert_null(t);
-        assert_int_equal(tok_create_json(&t, str_from(cases[i].json), (struct str){0}, NULL),
-                         cases[i].status);
+        assert_int_equal(tok_create_json(&t, str_from(malformed[i].json), (struct str){0}, NULL),
+                         malformed[i].status);
     }
     struct tok *t = NULL;
     struct err e = {0};

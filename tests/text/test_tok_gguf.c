@@ -1,6 +1,6 @@
-/* Real vocabularies against their own test vectors. The vocabularies are data that is fetched, not committed: flat
- * files in <cache>/tok, made by tests/golden/tok/gguf_vectors.py from the llama-cpp-python source package. When only
- * the package is in the cache, this test runs the script itself. */
+/* Real vocabularies against their own test vectors. The vocabularies are data that is fetched, not
+ * committed: flat files in <cache>/tok, made by tests/golden/tok/gguf_vectors.py from the llama-cpp-python
+ * source package. When only the package is in the cache, this test runs the script itself. */
 #define _GNU_SOURCE
 #include "mem.h"
 #include "tok.h"

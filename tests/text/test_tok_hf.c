@@ -1,6 +1,6 @@
-/* Token ids and decoded text against the Hugging Face library's own, on golden files that tests/golden/tok/make_goldens.py
- * made with it. The committed set covers the rules with small vocabularies; full-size ones are checked too when the
- * script has put them into <cache>/tok/hf. */
+/* Token ids and decoded text against the Hugging Face library's own, on golden files that
+ * tests/golden/tok/make_goldens.py made with it. The committed set covers the rules with small vocabularies;
+ * full-size ones are checked too when the script has put them into <cache>/tok/hf. */
 #define _GNU_SOURCE
 #include "mem.h"
 #include "tok.h"

@@ -2,12 +2,13 @@
  *
  *   text -> added tokens cut out -> normalised -> added tokens again -> pieces -> symbols -> merged -> ids
  *
- * Everything below "pieces" works on ids: a byte-level vocabulary starts from one symbol per byte, a SentencePiece-style
- * one from one symbol per character, and both merge by the same table (left id, right id) -> id, so there is one merge
- * loop. Strings are compared only where a character outside ASCII is looked up.
+ * Everything below "pieces" works on ids: a byte-level vocabulary starts from one symbol per byte, a
+ * SentencePiece-style one from one symbol per character, and both merge by the same table (left id, right
+ * id) -> id, so there is one merge loop. Strings are compared only where a character outside ASCII is looked
+ * up.
  *
- * Invalid UTF-8 is cut out before the normaliser and the patterns see it; its bytes become the vocabulary's byte tokens
- * (or unknown tokens), so that no input can fail. */
+ * Invalid UTF-8 is cut out before the normaliser and the patterns see it; its bytes become the
+ * vocabulary's byte tokens (or unknown tokens), so that no input can fail. */
 #include "tok_core.h"
 
 #include "mem.h"

@@ -1,6 +1,7 @@
-/* The tokens lie sorted by their bytes. At a place in the text the candidates are a range of that array, narrowed one
- * byte at a time by binary search; the last token that the walk passed completely is the longest. Sixty-four thousand
- * reserved tokens with one prefix cost sixteen steps per byte, and a byte that starts no token costs one load. */
+/* The tokens lie sorted by their bytes. At a place in the text the candidates are a range of that array,
+ * narrowed one byte at a time by binary search; the last token that the walk passed completely is the
+ * longest. Sixty-four thousand reserved tokens with one prefix cost sixteen steps per byte, and a byte that
+ * starts no token costs one load. */
 #include "tok_added.h"
 
 #include "mem.h"
@@ -59,6 +60,7 @@ void tok_added_fini(struct tok_added *a)
     for (size_t i = 0; i < a->n; i++)
         mem_free((char *)a->one[i].text.p);
     mem_free(a->one);
+    mem_free(a->word);
     memset(a, 0, sizeof *a);
 }
 
@@ -106,14 +108,17 @@ static bool is_space(uint32_t c)
            c == 0x3000;
 }
 
-/* Good enough for single_word, which real vocabularies use on ASCII words: letters outside ASCII count as words. */
-static bool is_word(uint32_t c)
+static bool is_word(const struct tok_added *a, uint32_t c)
 {
-    bool ascii = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
-    return ascii ||
-           (c >= 0xC0 && !is_space(c) && !(c >= 0x2010 && c <= 0x2BFF) && !(c >= 0x3001 && c <= 0x3004) &&
-            !(c >= 0x3008 && c <= 0x3020) && c != 0xD7 && c != 0xF7 && !(c >= 0x1F000 && c < 0x20000) &&
-            !(c >= 0xFE00 && c <= 0xFE6F) && !(c >= 0xFF01 && c <= 0xFF0F));
+    size_t lo = 0, hi = a->n_word;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (c > a->word[mid][1])
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < a->n_word && c >= a->word[lo][0];
 }
 
 /* The character that ends at `at`; returns its length, 0 when there is none or it is not valid. */
@@ -138,9 +143,9 @@ bool tok_added_find(const struct tok_added *a, struct str t, size_t from, bool s
         size_t start = i, end = i + k->text.n, n;
         uint32_t cp = 0;
         if (k->single_word) {
-            bool joined = before(t, start, &cp) && is_word(cp);
+            bool joined = before(t, start, &cp) && is_word(a, cp);
             if (!joined)
-                joined = utf8_decode(t.p + end, t.n - end, &cp) > 0 && is_word(cp);
+                joined = utf8_decode(t.p + end, t.n - end, &cp) > 0 && is_word(a, cp);
             if (joined) { /* not a word of its own; tokens inside it are not tried, as in the source */
                 i = end - 1;
                 continue;

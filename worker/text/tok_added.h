@@ -28,6 +28,8 @@ struct tok_added {
     struct tok_added_one *one; /* [n], by bytes once sealed */
     size_t n, cap;
     uint32_t first[256][2]; /* the range of `one` by first byte */
+    uint32_t (*word)[2];    /* [n_word] owned: ranges of word characters, for single_word; may be NULL */
+    size_t n_word;
 };
 
 struct tok_added_hit {

@@ -1,7 +1,8 @@
-/* Two ways to the same result. A word of English has a handful of symbols: scan for the lowest rank, merge, look up the
- * two pairs that changed; everything stays in a few cache lines. A hostile "word" has a million symbols: there the same
- * scan would be quadratic, so a linked list keeps the neighbours and a binary heap the candidate pairs. An entry of the
- * heap that no longer describes its place (its left or right symbol was merged away meanwhile) is dropped when popped. */
+/* Two ways to the same result. A word of English has a handful of symbols: scan for the lowest rank, merge,
+ * look up the two pairs that changed; everything stays in a few cache lines. A hostile "word" has a million
+ * symbols: there the same scan would be quadratic, so a linked list keeps the neighbours and a binary heap
+ * the candidate pairs. An entry of the heap that no longer describes its place (its left or right symbol was
+ * merged away meanwhile) is dropped when popped. */
 #include "tok_bpe.h"
 
 #include "mem.h"

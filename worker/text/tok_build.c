@@ -1,6 +1,6 @@
-/* What both loaders share: the empty tokenizer, and everything that can be derived once names, merges and flags are
- * known. Derived tables are worked out here and not in the loaders, so that a vocabulary behaves the same whichever file
- * it came from. */
+/* What both loaders share: the empty tokenizer, and everything that can be derived once names, merges and
+ * flags are known. Derived tables are worked out here and not in the loaders, so that a vocabulary behaves
+ * the same whichever file it came from. */
 #include "tok_core.h"
 
 #include "mem.h"

@@ -1,8 +1,9 @@
-/* What each id stands for is worked out once at load (tok_finish): after that a token is a byte string, and decoding is
- * concatenation plus UTF-8 repair. The repair is the same small machine for the whole decode and for the stream: a
- * sequence that cannot go on becomes one U+FFFD, as the WHATWG decoder and Rust's lossy conversion do. Only one thing
- * cannot be said while streaming: the ByteFallback decoder turns every byte of a run of <0xXX> tokens into U+FFFD when
- * the run as a whole is not valid, so whole decode looks at runs, and the stream at characters. */
+/* What each id stands for is worked out once at load (tok_finish): after that a token is a byte string, and
+ * decoding is concatenation plus UTF-8 repair. The repair is the same small machine for the whole decode and
+ * for the stream: a sequence that cannot go on becomes one U+FFFD, as the WHATWG decoder and Rust's lossy
+ * conversion do. Only one thing cannot be said while streaming: the ByteFallback decoder turns every byte of
+ * a run of <0xXX> tokens into U+FFFD when the run as a whole is not valid, so whole decode looks at runs,
+ * and the stream at characters. */
 #include "tok_core.h"
 
 #include "mem.h"

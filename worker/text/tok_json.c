@@ -1,8 +1,10 @@
-/* From tokenizer.json. The file is one big object of half a million strings; every list is walked once by its links
- * (indexing a cJSON array is linear), names go into flat arrays by id, and a merge costs three hash look-ups.
+/* From tokenizer.json. The file is one big object of half a million strings; every list is walked once by
+ * its links (indexing a cJSON array is linear), names go into flat arrays by id, and a merge costs three
+ * hash look-ups.
  *
- * Ids must be nearly dense: tables are indexed by id, and a file that names one token 2^31 must not cost gigabytes.
- * tokenizer_config.json only adds what the first file cannot say: which tokens begin and end a text. */
+ * Ids must be nearly dense: tables are indexed by id, and a file that names one token 2^31 must not cost
+ * gigabytes. tokenizer_config.json only adds what the first file cannot say: which tokens begin and end a
+ * text. */
 #include "tok_core.h"
 #include "tok_rules.h"
 
@@ -193,14 +195,21 @@ static int add_one(struct tok *t, const cJSON *j, pcre2_match_data *md, struct b
 static int read_added(struct load *l, struct err *e)
 {
     struct buf a = {0}, b = {0};
+    struct tok *t = l->t;
+    bool words = false;
     pcre2_match_data *md = pcre2_match_data_create(1, l->t->split.heap);
     int st = md ? ST_OK : err_set(e, ST_ENOMEM, "tokenizer: no memory for added tokens");
     const cJSON *k;
     cJSON_ArrayForEach(k, l->added)
     {
         if (!st)
-            st = add_one(l->t, k, md, &a, &b, e);
+            st = add_one(t, k, md, &a, &b, e);
+        words = words || cJSON_IsTrue(json_get(k, "single_word"));
     }
+    if (!st && words)
+        st = tok_split_class(&t->split, STR_LIT("\\w"), &t->raw.word, &t->raw.n_word, e);
+    if (!st && words)
+        st = tok_split_class(&t->split, STR_LIT("\\w"), &t->cooked.word, &t->cooked.n_word, e);
     pcre2_match_data_free(md);
     buf_fini(&a);
     buf_fini(&b);

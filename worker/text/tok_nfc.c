@@ -1,7 +1,7 @@
-/* Nearly every text is in form C already, and a scan for suspicious code points proves it without a copy. Otherwise:
- * decompose everything, put runs of combining characters into the order of their classes (stable merge sort, so that a
- * million accents stay cheap), then compose in place with one "last starter" pointer, as the annex describes.
- * Hangul is arithmetic, not table. */
+/* Nearly every text is in form C already, and a scan for suspicious code points proves it without a copy.
+ * Otherwise: decompose everything, put runs of combining characters into the order of their classes (stable
+ * merge sort, so that a million accents stay cheap), then compose in place with one "last starter" pointer,
+ * as the annex describes. Hangul is arithmetic, not table. */
 #include "tok_nfc.h"
 
 #include "mem.h"
@@ -10,8 +10,6 @@
 
 #include <stdint.h>
 #include <string.h>
-
-#define COUNT(a) (sizeof(a) / sizeof *(a))
 
 enum { S0 = 0xAC00, L0 = 0x1100, V0 = 0x1161, T0 = 0x11A7, L_N = 19, V_N = 21, T_N = 28 };
 
@@ -40,7 +38,7 @@ static uint32_t class_of(uint32_t cp)
 {
     if (cp < 0x300)
         return 0;
-    const uint32_t *r = find_range(&nfc_class[0][0], COUNT(nfc_class), 3, cp);
+    const uint32_t *r = find_range(&tok_nfc_class[0][0], tok_nfc_class_n, 3, cp);
     return r ? r[2] : 0;
 }
 
@@ -54,7 +52,7 @@ bool tok_nfc_quick(struct str s)
         }
         uint32_t cp = 0;
         int n = utf8_decode(s.p + i, s.n - i, &cp);
-        if (n <= 0 || find_range(&nfc_suspect[0][0], COUNT(nfc_suspect), 2, cp))
+        if (n <= 0 || find_range(&tok_nfc_suspect[0][0], tok_nfc_suspect_n, 2, cp))
             return false;
         i += (size_t)n;
     }
@@ -70,21 +68,21 @@ static size_t decompose(uint32_t cp, struct mark *out)
         out[2] = (struct mark){T0 + t, 0};
         return t ? 3 : 2;
     }
-    size_t lo = 0, hi = cp < 0xC0 ? 0 : COUNT(nfc_decomp);
+    size_t lo = 0, hi = cp < 0xC0 ? 0 : tok_nfc_decomp_n;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (nfc_decomp[mid][0] < cp)
+        if (tok_nfc_decomp[mid][0] < cp)
             lo = mid + 1;
         else
             hi = mid;
     }
-    if (lo == COUNT(nfc_decomp) || nfc_decomp[lo][0] != cp) {
+    if (lo == tok_nfc_decomp_n || tok_nfc_decomp[lo][0] != cp) {
         out[0] = (struct mark){cp, class_of(cp)};
         return 1;
     }
-    size_t n = decompose(nfc_decomp[lo][1], out); /* the second part never decomposes further */
-    if (nfc_decomp[lo][2])
-        out[n++] = (struct mark){nfc_decomp[lo][2], class_of(nfc_decomp[lo][2])};
+    size_t n = decompose(tok_nfc_decomp[lo][1], out); /* the second part never decomposes further */
+    if (tok_nfc_decomp[lo][2])
+        out[n++] = (struct mark){tok_nfc_decomp[lo][2], class_of(tok_nfc_decomp[lo][2])};
     return n;
 }
 
@@ -94,10 +92,10 @@ static uint32_t compose(uint32_t a, uint32_t b)
         return S0 + ((a - L0) * V_N + (b - V0)) * T_N;
     if (a >= S0 && a < S0 + L_N * V_N * T_N && (a - S0) % T_N == 0 && b > T0 && b < T0 + T_N)
         return a + (b - T0);
-    size_t lo = 0, hi = COUNT(nfc_pair);
+    size_t lo = 0, hi = tok_nfc_pair_n;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        const uint32_t *r = nfc_pair[mid];
+        const uint32_t *r = tok_nfc_pair[mid];
         if (r[0] == a && r[1] == b)
             return r[2];
         if (r[0] < a || (r[0] == a && r[1] < b))

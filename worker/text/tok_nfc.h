@@ -6,7 +6,7 @@
  * Threads  any; no state.
  * Errors   tok_nfc_put: sticks in `out`.
  * Bounds   O(n log n) for n combining characters in a row, O(n) otherwise.
- * Source   Unicode Standard Annex 15; tables from the Unicode Character Database 14.0.
+ * Source   Unicode Standard Annex 15; the tables of tok_nfc_table.h.
  */
 #ifndef STATOR_TOK_NFC_H
 #define STATOR_TOK_NFC_H

@@ -1,5 +1,6 @@
-/* Each step copies the text from one buffer to the other, so a list of steps costs one pass each and two buffers in all.
- * Nothing here knows about token boundaries: the caller hands in the stretches between added tokens. */
+/* Each step copies the text from one buffer to the other, so a list of steps costs one pass each and two
+ * buffers in all. Nothing here knows about token boundaries: the caller hands in the stretches between added
+ * tokens. */
 #include "tok_norm.h"
 
 #include "mem.h"

@@ -1,6 +1,7 @@
-/* GGUF names a pre-tokeniser instead of carrying its patterns (tokenizer.ggml.pre). This table gives the patterns back:
- * each is what the model's own tokenizer.json says, in the order in which its Split steps run. An unknown name gets
- * GPT-2's pattern, which every byte-level vocabulary can be used with, if not always as trained. */
+/* GGUF names a pre-tokeniser instead of carrying its patterns (tokenizer.ggml.pre). This table gives the
+ * patterns back: each is what the model's own tokenizer.json says, in the order in which its Split steps
+ * run. An unknown name gets GPT-2's pattern, which every byte-level vocabulary can be used with, if not
+ * always as trained. */
 #include "tok_core.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
-/* Four small trees of {"type": ...} nodes. Each walker takes one node, does what its type says, and calls itself for the
- * members of a Sequence. A type that is not known here is refused by name: a tokenizer that is almost right would feed a
- * model almost its own language, and nothing downstream could notice. */
+/* Four small trees of {"type": ...} nodes. Each walker takes one node, does what its type says, and calls
+ * itself for the members of a Sequence. A type that is not known here is refused by name: a tokenizer that
+ * is almost right would feed a model almost its own language, and nothing downstream could notice. */
 #include "tok_rules.h"
 
 #include <string.h>

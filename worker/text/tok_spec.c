@@ -1,8 +1,8 @@
-/* From a GGUF vocabulary. Byte-level vocabularies bring merges. SentencePiece ones bring scores instead: any two
- * neighbours whose concatenation is a token may merge, best score first. Turned into a merge table once at load (every
- * way to cut a token into two known parts, ranked by the token's score), they need no string work while encoding and
- * share the merge loop. A character that is no token itself but occurs in tokens gets a symbol beyond the vocabulary, so
- * that the table is complete. */
+/* From a GGUF vocabulary. Byte-level vocabularies bring merges. SentencePiece ones bring scores instead: any
+ * two neighbours whose concatenation is a token may merge, best score first. Turned into a merge table once
+ * at load (every way to cut a token into two known parts, ranked by the token's score), they need no string
+ * work while encoding and share the merge loop. A character that is no token itself but occurs in tokens
+ * gets a symbol beyond the vocabulary, so that the table is complete. */
 #include "tok_core.h"
 
 #include "mem.h"

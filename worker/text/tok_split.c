@@ -1,9 +1,10 @@
-/* A pre-tokeniser is a short list of steps; each step takes a piece and hands smaller pieces to the next. Recursion over
- * the list does that without storing pieces anywhere, and costs one call per step and piece.
+/* A pre-tokeniser is a short list of steps; each step takes a piece and hands smaller pieces to the next.
+ * Recursion over the list does that without storing pieces anywhere, and costs one call per step and piece.
  *
- * PCRE2 with its JIT runs the patterns. Three differences to Oniguruma, for which the patterns were written, are removed
- * in the pattern's text before it is compiled: \s must not contain U+180E, \w must contain marks and connectors, and
- * class intersection (&&) does not exist here, so it is refused instead of silently meaning something else. */
+ * PCRE2 with its JIT runs the patterns. Three differences to Oniguruma, for which the patterns were
+ * written, are removed in the pattern's text before it is compiled: \s must not contain U+180E, \w must
+ * contain marks and connectors, and class intersection (&&) does not exist here, so it is refused instead of
+ * silently meaning something else. */
 #include "tok_split.h"
 
 #include "mem.h"
@@ -194,6 +195,42 @@ int tok_split_next(const struct tok_split *s, const pcre2_code *code, pcre2_matc
         return ST_ENOENT;
     *start_out = o[0];
     *end_out = o[1];
+    return ST_OK;
+}
+
+int tok_split_class(const struct tok_split *s, struct str pattern, uint32_t (**out)[2], size_t *n_out,
+                    struct err *e)
+{
+    enum { RANGES_MAX = 4096 };
+    pcre2_code *code = NULL;
+    pcre2_match_data *md = pcre2_match_data_create(1, s->heap);
+    uint32_t(*r)[2] = mem_alloc(RANGES_MAX * sizeof *r);
+    size_t n = 0, a, b;
+    int st =
+        md && r ? tok_split_compile(s, &code, pattern, e) : err_set(e, ST_ENOMEM, "tokenizer: no memory");
+    for (uint32_t cp = 0; !st && cp < 0x110000; cp++) {
+        char c[4];
+        if (cp >= 0xD800 && cp <= 0xDFFF)
+            continue;
+        struct str one = {c, (size_t)utf8_encode(cp, c)};
+        int found = tok_split_next(s, code, md, one, 0, &a, &b);
+        if (found == ST_ENOMEM)
+            st = err_set(e, found, "tokenizer: no memory for patterns");
+        if (found)
+            continue;
+        if (n && r[n - 1][1] + 1 == cp)
+            r[n - 1][1] = cp;
+        else if (n < RANGES_MAX)
+            memcpy(r[n++], (uint32_t[2]){cp, cp}, sizeof *r);
+    }
+    pcre2_code_free(code);
+    pcre2_match_data_free(md);
+    if (st) {
+        mem_free(r);
+        return st;
+    }
+    *out = r;
+    *n_out = n;
     return ST_OK;
 }
 

@@ -16,6 +16,7 @@
 #include "status.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -69,5 +70,9 @@ void tok_split_end(struct tok_split_run *r);
 /* Next match at or behind `from`: ST_ENOENT when there is none (a match that hits its limits counts as none). */
 int tok_split_next(const struct tok_split *s, const pcre2_code *code, pcre2_match_data *md, struct str text,
                    size_t from, size_t *start_out, size_t *end_out);
+
+/* The code points that a one-character pattern matches, as sorted ranges {from, to}; the caller frees *out. */
+int tok_split_class(const struct tok_split *s, struct str pattern, uint32_t (**out)[2], size_t *n_out,
+                    struct err *e);
 
 #endif

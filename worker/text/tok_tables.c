@@ -1,6 +1,7 @@
-/* A vocabulary is written once and read millions of times, so both tables are flat arrays with linear probing at most
- * half full: one cache line for most lookups, no pointers to chase, and loading 280,000 merges is one pass. A trie of
- * the vocabulary was considered for the names; it costs a miss per byte where the hash costs one per word. */
+/* A vocabulary is written once and read millions of times, so both tables are flat arrays with linear
+ * probing at most half full: one cache line for most lookups, no pointers to chase, and loading 280,000
+ * merges is one pass. A trie of the vocabulary was considered for the names; it costs a miss per byte where
+ * the hash costs one per word. */
 #include "tok_tables.h"
 
 #include "mem.h"
