@@ -25,6 +25,7 @@ struct job {
     bool submitted, ended, cancel_sent;
     uint32_t slot, gen;
     int32_t out[DRIVE_TOKENS_MAX];
+    float logprobs[DRIVE_TOKENS_MAX];
     uint32_t n_out, n_cached;
     uint8_t finish;
     int32_t status;
@@ -92,6 +93,7 @@ static inline void drive_event(struct drive *d, const struct engine_event *ev)
     d->events++;
     if (ev->type == ENGINE_TOKEN) {
         assert_true(j->n_out < j->r.max_tokens);
+        j->logprobs[j->n_out] = ev->sample.logprob;
         j->out[j->n_out++] = ev->sample.token;
         return;
     }

@@ -13,64 +13,12 @@
 
 #include "drive.h"
 #include "fake_be.h"
+#include "schedules.h"
 
-enum { SCHEDULES = 200, JOBS_MAX = 28, CONTEXT = 160 };
+enum { SCHEDULES = 200 };
 
-static uint64_t rng;
 static uint64_t only_seed;
-
-static uint32_t rnd(uint32_t n)
-{
-    rng = rng * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(rng >> 33) % n;
-}
-
-static struct job jobs[JOBS_MAX];
-
-static void make_job(struct job *j)
-{
-    *j = (struct job){.cancel_after = DRIVE_NEVER, .cancel_at = DRIVE_NEVER};
-    uint32_t base = rnd(3), n = 1 + rnd(120), shared = rnd(n + 1);
-    for (uint32_t i = 0; i < n; i++)
-        j->prompt[i] = i < shared ? (int32_t)((i * 7 + base * 31) % FAKE_VOCAB) : (int32_t)rnd(FAKE_VOCAB);
-    struct engine_request *r = &j->r;
-    r->prompt = j->prompt;
-    r->n_prompt = n;
-    r->max_tokens = 1 + rnd(rnd(3) ? 12 : CONTEXT - n);
-    r->temperature = rnd(2) ? 0 : 0.7f;
-    r->top_p = 1;
-    r->repetition = rnd(4) ? 1 : 1.3f;
-    r->frequency = rnd(4) ? 0 : 0.4f;
-    r->presence = rnd(4) ? 0 : -0.3f;
-    r->seed = rnd(1000);
-    r->n_logprobs = -1;
-    r->n_stop_tokens = rnd(3);
-    for (uint32_t i = 0; i < r->n_stop_tokens; i++)
-        r->stop_tokens[i] = (int32_t)rnd(FAKE_VOCAB);
-    r->ignore_eos = rnd(4) == 0;
-    r->n_bias = rnd(4) ? 0 : 1 + rnd(4);
-    for (uint32_t i = 0; i < r->n_bias; i++)
-        j->bias[i] = (struct be_bias){(int32_t)(i * 20 + rnd(20)), (float)rnd(5) - 2};
-    r->bias = j->bias;
-    r->cache_salt[0] = (uint8_t)(rnd(4) == 0);
-    j->submit_at = rnd(60);
-    if (rnd(5) == 0)
-        j->cancel_after = rnd(10);
-    else if (rnd(8) == 0)
-        j->cancel_at = rnd(100);
-}
-
-static void make_engine(struct engine_options *o)
-{
-    *o = (struct engine_options){.context_length = CONTEXT, .kv_type = BE_F16};
-    o->block_tokens = rnd(3) ? 16 : 32;
-    o->n_blocks = CONTEXT / o->block_tokens + rnd(2) * rnd(20);
-    o->max_num_seqs = 1 + rnd(8);
-    o->max_num_batched_tokens = o->max_num_seqs + rnd(rnd(2) ? 8 : 100);
-    o->max_queue = rnd(8);
-    o->prefix_caching = rnd(4) != 0;
-    o->test_seed = rnd(3) ? 1 + rnd(1u << 30) : 0;
-}
+static struct job jobs[SCHEDULE_JOBS];
 
 static void check_job(const struct job *j)
 {
@@ -95,14 +43,14 @@ static void run_schedule(uint64_t seed)
     struct fake_be f = {0};
     struct engine *g;
     struct err e = {0};
-    rng = seed;
+    schedule_rng = seed;
     make_engine(&o);
     uint64_t live = mem_live();
     if (fake_engine_create(&g, &f, &o, &e) != ST_OK || engine_start(g, &e) != ST_OK)
         fail_msg("%s", e.text);
-    struct drive d = {.g = g, .jobs = jobs, .n_jobs = 1 + rnd(JOBS_MAX), .pop_pause = rnd(4) ? 0 : 3};
+    struct drive d = {.g = g, .jobs = jobs, .n_jobs = 1 + rnd(SCHEDULE_JOBS), .pop_pause = rnd(4) ? 0 : 3};
     for (uint32_t i = 0; i < d.n_jobs; i++)
-        make_job(&jobs[i]);
+        make_job(&jobs[i], FAKE_VOCAB);
     drive_run(&d);
     drive_check_empty(g);
     struct engine_stats st;
