@@ -1,0 +1,631 @@
+/* A job is a small state machine that the io thread advances when something is known: the prompt, a token, an end. It never
+ * waits. The engine is spoken to in (slot, generation) pairs; `owners` maps them back. A dropped job leaves its slots behind
+ * without an owner: their tokens find nobody, their END releases the slot. So a client may vanish at any point without a
+ * second clean-up path. */
+#define _GNU_SOURCE
+#include "http_job.h"
+
+#include "api_reply.h"
+#include "clock.h"
+#include "http_seq.h"
+#include "jobs.h"
+#include "log.h"
+#include "mem.h"
+#include "ring.h"
+#include "stop.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+_Static_assert((int)API_STOP_MAX == (int)STOP_MAX && (int)API_STOP_BYTES_MAX == (int)STOP_BYTES_MAX,
+               "one limit");
+_Static_assert((int)API_TOP_LOGPROBS_MAX == (int)BE_LOGPROBS_MAX && (int)API_BIAS_MAX == (int)ENGINE_BIAS_MAX,
+               "one limit");
+
+enum { EVENTS_PER_POLL = 1024 };
+
+struct http_job {
+    struct http_job *prev, *next;
+    struct http_jobs *jobs;
+    enum api_endpoint endpoint;
+    enum http_job_state state;
+    bool on_lane, dropped, broken, closed;
+    uint32_t lane_index;
+    struct buf body;
+    struct http_prompt prompt;
+    struct stop_set stops;
+    struct http_seq *seqs; /* [n_seqs], prompt-major */
+    uint32_t n_seqs, n_open;
+    int status;
+    struct err err;
+    struct buf out; /* stream: frames not yet read from `out_at` on; otherwise the reply */
+    size_t out_at;
+    char id[48];
+    struct api_head head;
+    int64_t arrival_ns, last_out_ns;
+    void (*wake)(void *ctx);
+    void *wake_ctx;
+};
+
+struct owner {
+    struct http_job *job; /* NULL: dropped */
+    uint32_t seq, gen;
+    bool open;
+};
+
+struct http_jobs {
+    struct http_jobs_options o;
+    struct http_job *first;
+    uint32_t count, n_open, n_slots;
+    struct owner *owners; /* [n_slots] */
+    struct jobs *lane;
+    struct ring *done;                          /* uint32_t index into preparing */
+    struct http_job *preparing[HTTP_LANE_JOBS]; /* NULL = free */
+};
+
+/* ---- life -------------------------------------------------------------------------------------------------------- */
+
+int http_jobs_create(struct http_jobs **out, const struct http_jobs_options *o)
+{
+    struct http_jobs *jobs = mem_zalloc(1, sizeof *jobs);
+    if (!jobs)
+        return ST_ENOMEM;
+    jobs->o = *o;
+    jobs->n_slots = engine_slots(o->engine);
+    jobs->owners = mem_zalloc(jobs->n_slots ? jobs->n_slots : 1, sizeof *jobs->owners);
+    int st = jobs->owners ? ring_create(&jobs->done, HTTP_LANE_JOBS, sizeof(uint32_t)) : ST_ENOMEM;
+    if (!st)
+        st = jobs_create(&jobs->lane, HTTP_LANE_JOBS, "stator-prompt");
+    if (st) {
+        http_jobs_destroy(jobs);
+        return st;
+    }
+    *out = jobs;
+    return ST_OK;
+}
+
+static void job_free(struct http_job *j)
+{
+    if (j->prev)
+        j->prev->next = j->next;
+    else
+        j->jobs->first = j->next;
+    if (j->next)
+        j->next->prev = j->prev;
+    for (uint32_t i = 0; i < j->n_seqs; i++)
+        http_seq_fini(&j->seqs[i]);
+    mem_free(j->seqs);
+    stop_set_fini(&j->stops);
+    http_prompt_fini(&j->prompt);
+    buf_fini(&j->body);
+    buf_fini(&j->out);
+    mem_free(j);
+}
+
+void http_jobs_destroy(struct http_jobs *jobs)
+{
+    if (!jobs)
+        return;
+    jobs_destroy(jobs->lane);
+    for (struct http_job *j = jobs->first, *next; j; j = next) {
+        next = j->next;
+        job_free(j);
+    }
+    ring_destroy(jobs->done);
+    mem_free(jobs->owners);
+    mem_free(jobs);
+}
+
+uint32_t http_jobs_count(const struct http_jobs *jobs)
+{
+    return jobs->count;
+}
+
+uint32_t http_jobs_open(const struct http_jobs *jobs)
+{
+    return jobs->n_open;
+}
+
+static void cancel_open(struct http_job *j)
+{
+    for (uint32_t i = 0; i < j->n_seqs; i++)
+        if (j->seqs[i].open)
+            engine_cancel(j->jobs->o.engine, j->seqs[i].slot, j->seqs[i].gen);
+}
+
+void http_job_drop(struct http_job *j)
+{
+    assert(!j->dropped);
+    cancel_open(j);
+    for (uint32_t i = 0; i < j->n_seqs; i++)
+        if (j->seqs[i].open)
+            j->jobs->owners[j->seqs[i].slot].job = NULL;
+    j->dropped = true;
+    j->jobs->count--;
+    if (!j->on_lane)
+        job_free(j);
+}
+
+/* ---- output ------------------------------------------------------------------------------------------------------ */
+
+static void fail(struct http_job *j, int status, const char *text)
+{
+    if (j->status == ST_OK) {
+        j->status = status;
+        if (text != j->err.text)
+            err_set(&j->err, status, "%s", text);
+    }
+    cancel_open(j);
+}
+
+static void frame(struct http_job *j, uint32_t index)
+{
+    struct http_seq *s = &j->seqs[index];
+    const struct tok *tok = j->jobs->o.model->tok;
+    bool wants_logs = j->prompt.request.logprobs >= 0;
+    if (s->text.n == 0 && !s->finish)
+        return;
+    struct api_logprobs logs;
+    struct api_choice c = http_seq_choice(s, index, tok, wants_logs ? &logs : NULL);
+    if (c.first && c.finish && c.text.n == 0 && j->endpoint == API_CHAT) {
+        /* nothing was generated: the role still comes before the finish, in a frame of its own */
+        api_put_frame(&j->out, &j->head, &(struct api_choice){.index = index, .first = true});
+        c.first = false;
+    }
+    if (c.finish && c.text.n && j->endpoint == API_CHAT) {
+        /* the last text and the finish reason are two frames, as OpenAI's */
+        struct api_choice text = c;
+        text.finish = NULL;
+        api_put_frame(&j->out, &j->head, &text);
+        c = (struct api_choice){.index = index, .finish = c.finish};
+    }
+    api_put_frame(&j->out, &j->head, &c);
+    http_seq_framed(s, tok);
+    j->last_out_ns = clock_now_ns();
+}
+
+static struct api_usage usage_of(const struct http_job *j)
+{
+    struct api_usage u = {0};
+    uint32_t n = (uint32_t)j->prompt.request.sampling.n;
+    for (uint32_t i = 0; i < j->n_seqs; i++) {
+        u.completion += j->seqs[i].n_tokens;
+        if (i % n == 0) { /* a prompt counts once, however many choices it has */
+            u.prompt += j->prompt.list[i / n].n;
+            u.cached += j->seqs[i].n_cached;
+        }
+    }
+    return u;
+}
+
+static void put_reply(struct http_job *j)
+{
+    api_put_reply_begin(&j->out, &j->head);
+    for (uint32_t i = 0; i < j->n_seqs; i++) {
+        struct api_logprobs logs;
+        bool wants_logs = j->prompt.request.logprobs >= 0;
+        struct api_choice c =
+            http_seq_choice(&j->seqs[i], i, j->jobs->o.model->tok, wants_logs ? &logs : NULL);
+        api_put_reply_choice(&j->out, &j->head, &c, i > 0);
+    }
+    struct api_usage u = usage_of(j);
+    api_put_reply_end(&j->out, &u);
+}
+
+static void finish(struct http_job *j)
+{
+    bool streams = http_job_streams(j);
+    j->state = HTTP_JOB_DONE;
+    if (streams) {
+        if (j->status)
+            api_put_error_frame(&j->out, j->status, j->err.text);
+        else if (j->prompt.request.include_usage) {
+            struct api_usage u = usage_of(j);
+            api_put_usage_frame(&j->out, &j->head, &u);
+        }
+        api_put_done_frame(&j->out);
+        j->closed = true;
+    } else if (!j->status) {
+        put_reply(j);
+        if (j->out.failed)
+            fail(j, ST_ENOMEM, "out of memory for the reply");
+    }
+}
+
+/* After every change: is the client still able to follow? */
+static void changed(struct http_job *j)
+{
+    if (!j->broken && (j->out.failed || (http_job_streams(j) && !j->closed &&
+                                         j->out.n - j->out_at > j->jobs->o.stream_bytes_max))) {
+        log_warn_limited("http", "client reads too slowly id=%s unread_bytes=%zu", j->id,
+                         j->out.n - j->out_at);
+        j->broken = true;
+        fail(j, ST_ECANCEL, "the client reads too slowly");
+    }
+    j->wake(j->wake_ctx);
+}
+
+long http_job_read(struct http_job *j, char *out, size_t max)
+{
+    size_t n = j->out.n - j->out_at;
+    if (j->broken)
+        return -2;
+    if (n == 0)
+        return j->closed ? -1 : 0;
+    if (n > max)
+        n = max;
+    memcpy(out, j->out.p + j->out_at, n);
+    j->out_at += n;
+    if (j->out_at == j->out.n || j->out_at > 65536) {
+        j->out.n -= j->out_at;
+        memmove(j->out.p, j->out.p + j->out_at, j->out.n);
+        j->out_at = 0;
+    }
+    return (long)n;
+}
+
+struct buf http_job_take_reply(struct http_job *j)
+{
+    struct buf b = j->out;
+    j->out = (struct buf){0};
+    return b;
+}
+
+enum http_job_state http_job_state(const struct http_job *j)
+{
+    return j->state;
+}
+
+/* A call that was refused before it ran has an ordinary error reply even if it asked for a stream. */
+bool http_job_streams(const struct http_job *j)
+{
+    return j->n_seqs && j->prompt.request.stream;
+}
+
+int http_job_status(const struct http_job *j)
+{
+    return j->status;
+}
+
+const char *http_job_text(const struct http_job *j)
+{
+    return j->err.text;
+}
+
+bool http_job_broken(const struct http_job *j)
+{
+    return j->broken;
+}
+
+/* ---- to the engine ----------------------------------------------------------------------------------------------- */
+
+static uint64_t random_u64(void)
+{
+    uint64_t v = 0;
+    if (getrandom(&v, sizeof v, GRND_NONBLOCK) != sizeof v)
+        v = (uint64_t)clock_now_ns() * UINT64_C(0x9e3779b97f4a7c15);
+    return v;
+}
+
+static void fill(struct engine_request *r, const struct http_job *j, const struct http_tokens *t,
+                 uint32_t choice)
+{
+    const struct api_request *a = &j->prompt.request;
+    const struct api_sampling *s = &a->sampling;
+    const struct http_model *m = j->jobs->o.model;
+    *r = (struct engine_request){
+        .prompt = t->ids,
+        .n_prompt = t->n,
+        .max_tokens = t->max_tokens,
+        .temperature = (float)s->temperature,
+        .top_p = s->top_p < 1e-6 ? 1e-6f : (float)s->top_p,
+        .min_p = (float)s->min_p,
+        .repetition = (float)s->repetition_penalty,
+        .frequency = (float)s->frequency_penalty,
+        .presence = (float)s->presence_penalty,
+        .top_k = (uint32_t)s->top_k,
+        .seed = s->has_seed ? (uint64_t)s->seed + choice : random_u64(),
+        .ignore_eos = s->ignore_eos,
+        .n_logprobs = a->logprobs,
+        .priority = a->hints.priority,
+        .strict_priority = a->hints.strict_priority,
+        .expected_output_tokens = a->hints.osl,
+        .latency_sensitivity = (float)a->hints.latency_sensitivity,
+        .iat_ms = a->hints.iat_ms,
+        .arrival_ns = j->arrival_ns,
+    };
+    memcpy(r->cache_salt, a->cache_salt, sizeof r->cache_salt);
+    for (uint32_t i = 0; i < a->n_stop_tokens; i++)
+        r->stop_tokens[r->n_stop_tokens++] = a->stop_tokens[i];
+    for (uint32_t i = 0; i < m->n_eog && r->n_stop_tokens < ENGINE_STOP_TOKENS_MAX; i++)
+        r->stop_tokens[r->n_stop_tokens++] = m->eog[i];
+}
+
+static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t index)
+{
+    struct http_jobs *jobs = j->jobs;
+    uint32_t n = (uint32_t)j->prompt.request.sampling.n, slot = 0, gen = 0;
+    struct engine_request r;
+    fill(&r, j, &j->prompt.list[index / n], index % n);
+    r.bias = bias;
+    r.n_bias = j->prompt.request.n_bias;
+    int st = engine_submit(jobs->o.engine, &r, &slot, &gen, &j->err);
+    if (st)
+        return st;
+    assert(slot < jobs->n_slots && !jobs->owners[slot].open);
+    jobs->owners[slot] = (struct owner){.job = j, .seq = index, .gen = gen, .open = true};
+    http_seq_init(&j->seqs[index], slot, gen);
+    j->n_seqs = index + 1;
+    j->n_open++;
+    jobs->n_open++;
+    return ST_OK;
+}
+
+static int submit(struct http_job *j)
+{
+    const struct api_request *a = &j->prompt.request;
+    uint32_t total = j->prompt.n * (uint32_t)a->sampling.n;
+    int st = stop_set_init(&j->stops, a->stop, a->n_stop);
+    struct be_bias *bias = mem_zalloc(a->n_bias ? a->n_bias : 1, sizeof *bias);
+    j->seqs = mem_zalloc(total, sizeof *j->seqs);
+    if (st || !bias || !j->seqs)
+        st = ST_ENOMEM;
+    for (uint32_t i = 0; !st && i < a->n_bias; i++)
+        bias[i] = (struct be_bias){a->bias[i].token, a->bias[i].add};
+    for (uint32_t i = 0; !st && i < total; i++)
+        st = submit_one(j, bias, i);
+    mem_free(bias);
+    return st;
+}
+
+/* All or nothing: when one choice finds no place, those before it are given back and the call is refused as a whole. */
+static void refuse(struct http_job *j, int status)
+{
+    cancel_open(j);
+    for (uint32_t i = 0; i < j->n_seqs; i++) {
+        j->jobs->owners[j->seqs[i].slot].job = NULL;
+        http_seq_fini(&j->seqs[i]);
+    }
+    j->n_seqs = j->n_open = 0;
+    j->status = status;
+    if (!j->err.text[0])
+        err_set(&j->err, status, "%s",
+                status == ST_EBUSY ? "The server is busy: every place in the queue is taken; try again later"
+                                   : status_text(status));
+    j->state = HTTP_JOB_DONE;
+}
+
+/* The prompt is known, or why there is none. */
+static void prepared(struct http_job *j)
+{
+    if (!j->status)
+        j->status = submit(j);
+    if (j->status) {
+        refuse(j, j->status);
+        return;
+    }
+    const struct http_model *m = j->jobs->o.model;
+    struct str model = j->prompt.request.model;
+    j->head = (struct api_head){.endpoint = j->endpoint,
+                                .id = str_from(j->id),
+                                .model = model.n ? model : m->names[0],
+                                .created = clock_wall_s(),
+                                .usage_null = j->prompt.request.include_usage};
+    j->last_out_ns = clock_now_ns();
+    j->state = HTTP_JOB_RUNNING;
+}
+
+static void prepare(struct http_job *j)
+{
+    j->status = http_prompt_make(&j->prompt, j->jobs->o.model, j->endpoint, buf_str(&j->body), &j->err);
+    buf_fini(&j->body);
+}
+
+static void lane_prepare(void *ctx, uint64_t arg)
+{
+    struct http_jobs *jobs = ctx;
+    uint32_t index = (uint32_t)arg;
+    prepare(jobs->preparing[index]);
+    int st = ring_push(jobs->done, &index);
+    assert(st == ST_OK); /* as many ring places as lane places */
+    (void)st;
+}
+
+static int send_to_lane(struct http_job *j)
+{
+    struct http_jobs *jobs = j->jobs;
+    for (uint32_t i = 0; i < HTTP_LANE_JOBS; i++) {
+        if (jobs->preparing[i])
+            continue;
+        jobs->preparing[i] = j;
+        j->on_lane = true;
+        if (jobs_push(jobs->lane, lane_prepare, jobs, i) == ST_OK)
+            return ST_OK;
+        jobs->preparing[i] = NULL;
+        j->on_lane = false;
+        break;
+    }
+    return ST_EBUSY;
+}
+
+struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoint, struct buf *body,
+                                void (*wake)(void *ctx), void *ctx)
+{
+    struct http_job *j = mem_zalloc(1, sizeof *j);
+    if (!j)
+        return NULL;
+    *j = (struct http_job){.jobs = jobs,
+                           .endpoint = endpoint,
+                           .body = *body,
+                           .next = jobs->first,
+                           .arrival_ns = clock_now_ns(),
+                           .wake = wake,
+                           .wake_ctx = ctx};
+    *body = (struct buf){0};
+    if (jobs->first)
+        jobs->first->prev = j;
+    jobs->first = j;
+    jobs->count++;
+    snprintf(j->id, sizeof j->id, "%s-%016" PRIx64 "%08" PRIx32, endpoint == API_CHAT ? "chatcmpl" : "cmpl",
+             random_u64(), (uint32_t)random_u64());
+    if (j->body.n <= HTTP_INLINE_BYTES) {
+        prepare(j);
+        prepared(j);
+    } else if (send_to_lane(j)) {
+        refuse(j, ST_EBUSY);
+    }
+    return j;
+}
+
+/* ---- from the engine and the lane -------------------------------------------------------------------------------- */
+
+static void on_token(struct http_job *j, uint32_t index, const struct engine_event *ev)
+{
+    struct http_seq *s = &j->seqs[index];
+    struct metrics *m = j->jobs->o.metrics;
+    if (s->n_tokens == 0)
+        metrics_observe(m, METRICS_TTFT, (double)(ev->t_ns - j->arrival_ns) / NS_PER_S);
+    else
+        metrics_observe(m, METRICS_ITL, (double)(ev->t_ns - s->last_ns) / NS_PER_S);
+    s->last_ns = ev->t_ns;
+    if (j->status || s->scan.hit)
+        return;
+    int st =
+        http_seq_token(s, j->jobs->o.model->tok, &j->stops, &ev->sample, j->prompt.request.logprobs >= 0);
+    if (st)
+        fail(j, st, "out of memory for the text");
+    else if (s->scan.hit)
+        engine_cancel(j->jobs->o.engine, s->slot, s->gen);
+    if (!st && http_job_streams(j)) {
+        size_t before = j->out.n;
+        frame(j, index);
+        if (j->out.n != before)
+            changed(j);
+    }
+}
+
+static void count_end(struct http_job *j, const struct engine_event *ev)
+{
+    struct metrics *m = j->jobs->o.metrics;
+    if (ev->scheduled_ns)
+        metrics_observe(m, METRICS_QUEUE, (double)(ev->scheduled_ns - j->arrival_ns) / NS_PER_S);
+    metrics_observe(m, METRICS_E2E, (double)(ev->t_ns - j->arrival_ns) / NS_PER_S);
+    metrics_observe(m, METRICS_PROMPT, ev->n_prompt);
+    metrics_observe(m, METRICS_GENERATION, ev->n_output);
+}
+
+static void on_end(struct http_job *j, uint32_t index, const struct engine_event *ev)
+{
+    struct http_seq *s = &j->seqs[index];
+    bool good = ev->finish == ENGINE_FINISH_STOP || ev->finish == ENGINE_FINISH_LENGTH || s->scan.hit;
+    s->open = false;
+    s->n_cached = ev->n_cached;
+    j->n_open--;
+    if (good && !j->status) {
+        int st = http_seq_end(s, &j->stops, ev->finish == ENGINE_FINISH_LENGTH);
+        if (st)
+            fail(j, st, "out of memory for the text");
+        else if (http_job_streams(j))
+            frame(j, index);
+    } else if (ev->finish == ENGINE_FINISH_ERROR) {
+        fail(j, ev->status ? ev->status : ST_EINTERNAL, "The request failed in the engine");
+    } else {
+        fail(j, ST_EDRAIN, "The server is shutting down");
+    }
+    if (j->n_open == 0)
+        finish(j);
+    changed(j);
+}
+
+static void handle_event(struct http_jobs *jobs, const struct engine_event *ev)
+{
+    struct owner *o = ev->slot < jobs->n_slots ? &jobs->owners[ev->slot] : NULL;
+    if (!o || !o->open || o->gen != ev->gen)
+        return; /* of an earlier request in this slot */
+    struct http_job *j = o->job;
+    uint32_t index = o->seq;
+    if (ev->type == ENGINE_TOKEN) {
+        if (j)
+            on_token(j, index, ev);
+        return;
+    }
+    static const uint8_t reason[] = {[ENGINE_FINISH_STOP] = METRICS_STOP,
+                                     [ENGINE_FINISH_LENGTH] = METRICS_LENGTH,
+                                     [ENGINE_FINISH_CANCEL] = METRICS_ABORT,
+                                     [ENGINE_FINISH_ERROR] = METRICS_ERROR};
+    bool stopped = j && j->seqs[index].scan.hit;
+    if (ev->finish < sizeof reason)
+        jobs->o.metrics->finished[stopped ? METRICS_STOP : reason[ev->finish]]++;
+    engine_release(jobs->o.engine, ev->slot, ev->gen);
+    *o = (struct owner){0};
+    jobs->n_open--;
+    if (j) {
+        count_end(j, ev);
+        on_end(j, index, ev);
+    }
+}
+
+static void handle_prepared(struct http_jobs *jobs, uint32_t index)
+{
+    struct http_job *j = jobs->preparing[index];
+    jobs->preparing[index] = NULL;
+    j->on_lane = false;
+    if (j->dropped) {
+        job_free(j);
+        return;
+    }
+    prepared(j);
+    j->wake(j->wake_ctx);
+}
+
+bool http_jobs_poll(struct http_jobs *jobs)
+{
+    uint32_t index;
+    while (ring_pop(jobs->done, &index))
+        handle_prepared(jobs, index);
+    struct engine_event ev;
+    for (int i = 0; i < EVENTS_PER_POLL; i++) {
+        if (!engine_pop_event(jobs->o.engine, &ev))
+            return false;
+        handle_event(jobs, &ev);
+    }
+    return true;
+}
+
+bool http_jobs_sleep(struct http_jobs *jobs)
+{
+    return ring_sleep(jobs->done) && engine_event_sleep(jobs->o.engine);
+}
+
+int http_jobs_fd(const struct http_jobs *jobs)
+{
+    return ring_fd(jobs->done);
+}
+
+void http_jobs_drain_fd(struct http_jobs *jobs)
+{
+    ring_drain_fd(jobs->done);
+}
+
+void http_jobs_tick(struct http_jobs *jobs, int64_t now_ns)
+{
+    int64_t silence = (int64_t)jobs->o.keepalive_ms * NS_PER_MS;
+    for (struct http_job *j = jobs->first; j; j = j->next) {
+        if (j->dropped || j->state != HTTP_JOB_RUNNING || !http_job_streams(j) ||
+            now_ns - j->last_out_ns < silence)
+            continue;
+        buf_puts(&j->out, ": keep-alive\n\n");
+        j->last_out_ns = now_ns;
+        changed(j);
+    }
+}
+
+void http_jobs_fail_all(struct http_jobs *jobs, int status, const char *text)
+{
+    for (struct http_job *j = jobs->first; j; j = j->next)
+        if (!j->dropped && j->state == HTTP_JOB_RUNNING)
+            fail(j, status, text);
+}

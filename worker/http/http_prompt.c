@@ -1,0 +1,149 @@
+/* Everything between the body and the engine that only reads: parse, render, tokenise, check lengths. One function without
+ * side effects, so that it may run inline or on a lane without a second version of it. */
+#include "http_prompt.h"
+
+#include "clock.h"
+#include "mem.h"
+
+#include <stdio.h>
+
+bool http_model_serves(const struct http_model *m, struct str name)
+{
+    for (uint32_t i = 0; i < m->n_names; i++)
+        if (str_eq(m->names[i], name))
+            return true;
+    return false;
+}
+
+int http_model_unknown(const struct http_model *m, struct str name, struct err *e)
+{
+    char served[160];
+    size_t n = 0;
+    for (uint32_t i = 0; i < m->n_names && n < sizeof served; i++) {
+        int k =
+            snprintf(served + n, sizeof served - n, i ? ", %.*s" : "%.*s", (int)m->names[i].n, m->names[i].p);
+        n += k > 0 ? (size_t)k : 0;
+    }
+    return err_set(e, ST_ENOENT, "The model `%.*s` does not exist; this server serves: %s",
+                   (int)(name.n < 64 ? name.n : 64), name.p, served);
+}
+
+static int encode(struct http_tokens *t, const struct tok *tok, struct str text, unsigned flags,
+                  struct err *e)
+{
+    /* no tokenizer gives more ids than bytes, but for a leading space and the special tokens at the ends */
+    size_t cap, bytes, n = 0;
+    if (!mem_add(text.n, 16, &cap) || !mem_mul(cap, sizeof *t->owned, &bytes) || cap > UINT32_MAX)
+        return err_set(e, ST_EINVAL, "prompt: too long");
+    t->owned = mem_alloc(bytes);
+    if (!t->owned)
+        return err_set(e, ST_ENOMEM, "prompt: out of memory");
+    int st = tok_encode(tok, text, flags, t->owned, cap, &n);
+    if (st)
+        return err_set(e, st == ST_ENOMEM ? ST_ENOMEM : ST_EINTERNAL, "prompt: cannot be tokenised: %s",
+                       status_text(st));
+    int32_t *tight = mem_realloc(t->owned, n ? n * sizeof *tight : 1);
+    if (tight)
+        t->owned = tight;
+    t->ids = t->owned;
+    t->n = (uint32_t)n;
+    return ST_OK;
+}
+
+static int render(struct http_prompt *p, const struct http_model *m, struct err *e)
+{
+    if (!m->chat)
+        return err_set(e, ST_EINVAL, "This model has no usable chat template (%.*s); use /v1/completions",
+                       (int)(m->why_no_chat.n < 120 ? m->why_no_chat.n : 120), m->why_no_chat.p);
+    const struct api_request *r = &p->request;
+    const struct chat_input in = {.messages = r->messages,
+                                  .tools = r->tools,
+                                  .kwargs = r->template_kwargs,
+                                  .bos_token = m->bos,
+                                  .eos_token = m->eos,
+                                  .unk_token = m->unk,
+                                  .pad_token = m->pad,
+                                  .add_generation_prompt = r->add_generation_prompt,
+                                  .now_s = clock_wall_s()};
+    struct buf text = {.limit = CHAT_OUTPUT_MAX};
+    struct err why = {0};
+    int st = chat_render(m->chat, &in, &text, &why);
+    if (st)
+        st = err_set(e, st == ST_ENOMEM ? ST_ENOMEM : ST_EINVAL, "Chat template: %.200s",
+                     why.text[0] ? why.text : status_text(st));
+    else /* the template writes bos by itself where the model wants it */
+        st = encode(&p->list[0], m->tok, buf_str(&text), TOK_PARSE_SPECIAL, e);
+    buf_fini(&text);
+    return st;
+}
+
+static int check_length(struct http_tokens *t, const struct http_model *m, const struct api_request *r,
+                        struct err *e)
+{
+    bool chat = r->endpoint == API_CHAT;
+    uint64_t asked = (uint64_t)r->sampling.max_tokens, context = m->context_length;
+    if (t->n == 0)
+        return err_set(e, ST_EINVAL, "%s: no tokens to complete", chat ? "messages" : "prompt");
+    if (t->n >= context)
+        return err_set(
+            e, ST_EINVAL,
+            "This model's maximum context length is %u tokens. However, your %s %u tokens, which leaves "
+            "no room for a completion.",
+            m->context_length, chat ? "messages have" : "prompt has", t->n);
+    if (asked > context - t->n)
+        return err_set(
+            e, ST_EINVAL,
+            "This model's maximum context length is %u tokens. However, you requested %llu tokens (%u in "
+            "the %s, %llu in the completion).",
+            m->context_length, (unsigned long long)(t->n + asked), t->n, chat ? "messages" : "prompt",
+            (unsigned long long)asked);
+    if (asked == 0) {
+        asked = context - t->n;
+        if (!chat && asked > API_MAX_TOKENS_DEFAULT)
+            asked = API_MAX_TOKENS_DEFAULT;
+    }
+    t->max_tokens = (uint32_t)asked;
+    return ST_OK;
+}
+
+int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api_endpoint endpoint,
+                     struct str body, struct err *e)
+{
+    *p = (struct http_prompt){0};
+    struct api_request *r = &p->request;
+    int st = api_parse(r, endpoint, body, &m->api, e);
+    if (st)
+        return st;
+    if (r->model.n && !http_model_serves(m, r->model))
+        return http_model_unknown(m, r->model, e);
+    if (r->sampling.ignore_eos && r->n_stop_tokens)
+        return err_set(e, ST_EUNSUP, "stop_token_ids: not supported beside ignore_eos");
+    uint32_t n = endpoint == API_CHAT ? 1 : r->n_prompts;
+    p->list = mem_zalloc(n, sizeof *p->list);
+    if (!p->list)
+        return err_set(e, ST_ENOMEM, "out of memory");
+    p->n = n;
+    if (endpoint == API_CHAT)
+        st = render(p, m, e);
+    for (uint32_t i = 0; i < n && !st; i++) {
+        struct http_tokens *t = &p->list[i];
+        if (endpoint == API_COMPLETIONS && r->prompts[i].ids) {
+            t->ids = r->prompts[i].ids;
+            t->n = r->prompts[i].n_ids;
+        } else if (endpoint == API_COMPLETIONS) {
+            st = encode(t, m->tok, r->prompts[i].text, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, e);
+        }
+        if (!st)
+            st = check_length(t, m, r, e);
+    }
+    return st;
+}
+
+void http_prompt_fini(struct http_prompt *p)
+{
+    for (uint32_t i = 0; i < p->n; i++)
+        mem_free(p->list[i].owned);
+    mem_free(p->list);
+    api_request_fini(&p->request);
+    *p = (struct http_prompt){0};
+}

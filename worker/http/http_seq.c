@@ -1,0 +1,100 @@
+/* token -> bytes -> whole characters -> text that is no beginning of a stop string. Each stage holds back as little as it can
+ * and all of them are flushed at the end. Text for a stream leaves `text` with each frame; for a whole reply it stays. */
+#include "http_seq.h"
+
+#include "mem.h"
+
+#include <string.h>
+
+void http_seq_init(struct http_seq *s, uint32_t slot, uint32_t gen)
+{
+    *s = (struct http_seq){.slot = slot, .gen = gen, .open = true};
+    s->text.limit = HTTP_SEQ_TEXT_MAX;
+    tok_stream_init(&s->detok, false);
+}
+
+static int keep(struct http_seq *s, const struct be_sample_out *sample)
+{
+    if (s->n_logs == s->cap_logs) {
+        size_t cap = s->cap_logs ? 2 * s->cap_logs : 16, bytes;
+        struct api_logprob *grown = mem_mul(cap, sizeof *grown, &bytes) ? mem_realloc(s->logs, bytes) : NULL;
+        if (!grown)
+            return ST_ENOMEM;
+        s->logs = grown;
+        s->cap_logs = cap;
+    }
+    struct api_logprob *l = &s->logs[s->n_logs++];
+    l->token = sample->token;
+    l->logprob = sample->logprob;
+    l->n_top = sample->n_top < API_TOP_LOGPROBS_MAX ? sample->n_top : API_TOP_LOGPROBS_MAX;
+    for (uint32_t i = 0; i < l->n_top; i++) {
+        l->top[i].token = sample->top[i].token;
+        l->top[i].logprob = sample->top[i].logprob;
+    }
+    return ST_OK;
+}
+
+int http_seq_token(struct http_seq *s, const struct tok *tok, const struct stop_set *stops,
+                   const struct be_sample_out *sample, bool keep_logprobs)
+{
+    s->n_tokens++;
+    int st = keep_logprobs ? keep(s, sample) : ST_OK;
+    if (stops->n == 0)
+        return st ? st : tok_stream_push(&s->detok, tok, sample->token, &s->text);
+    struct buf piece = {0};
+    if (!st)
+        st = tok_stream_push(&s->detok, tok, sample->token, &piece);
+    if (!st)
+        st = stop_push(stops, &s->scan, buf_str(&piece), &s->text);
+    buf_fini(&piece);
+    return st;
+}
+
+int http_seq_end(struct http_seq *s, const struct stop_set *stops, bool length)
+{
+    struct buf piece = {0};
+    int st = ST_OK;
+    if (!s->scan.hit)
+        st = tok_stream_flush(&s->detok, &piece);
+    if (!st)
+        st = stop_push(stops, &s->scan, buf_str(&piece), &s->text);
+    if (!st)
+        st = stop_flush(&s->scan, &s->text);
+    buf_fini(&piece);
+    s->finish = length && !s->scan.hit ? "length" : "stop";
+    return st;
+}
+
+static struct str token_bytes(const void *ctx, int32_t token)
+{
+    return tok_bytes(ctx, token, true);
+}
+
+struct api_choice http_seq_choice(const struct http_seq *s, uint32_t index, const struct tok *tok,
+                                  struct api_logprobs *logs)
+{
+    if (logs)
+        *logs = (struct api_logprobs){.entries = s->logs,
+                                      .n = s->n_logs,
+                                      .text_offset = s->log_offset,
+                                      .bytes = token_bytes,
+                                      .ctx = tok};
+    return (struct api_choice){
+        .index = index, .text = buf_str(&s->text), .logprobs = logs, .finish = s->finish, .first = !s->began};
+}
+
+void http_seq_framed(struct http_seq *s, const struct tok *tok)
+{
+    for (size_t i = 0; i < s->n_logs; i++)
+        s->log_offset += tok_bytes(tok, s->logs[i].token, true).n;
+    s->n_logs = 0;
+    s->began = true;
+    buf_reset(&s->text);
+}
+
+void http_seq_fini(struct http_seq *s)
+{
+    stop_scan_fini(&s->scan);
+    buf_fini(&s->text);
+    mem_free(s->logs);
+}

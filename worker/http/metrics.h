@@ -1,0 +1,47 @@
+/* metrics: counters and histograms of the HTTP side, and the page that shows them beside the engine's.
+ *
+ * Owns     nothing beyond its own memory.
+ * Units    seconds in histograms of time, tokens in histograms of length.
+ * States   zeroed is valid.
+ * Threads  the io thread only.
+ * Errors   none; metrics_put: see buf.h.
+ * Bounds   fixed size.
+ * Source   Prometheus text format 0.0.4; names and buckets as vLLM's, with the prefix stator_.
+ */
+#ifndef STATOR_METRICS_H
+#define STATOR_METRICS_H
+
+#include "buf.h"
+#include "engine.h"
+
+#include <stdint.h>
+
+enum metrics_histogram {
+    METRICS_TTFT,
+    METRICS_ITL,
+    METRICS_E2E,
+    METRICS_QUEUE,
+    METRICS_PROMPT,
+    METRICS_GENERATION,
+    METRICS_HISTOGRAMS
+};
+enum metrics_finish { METRICS_STOP, METRICS_LENGTH, METRICS_ABORT, METRICS_ERROR, METRICS_FINISHES };
+enum { METRICS_BUCKETS_MAX = 24, METRICS_PATHS_MAX = 16, METRICS_CODES_MAX = 16 };
+
+struct metrics {
+    struct {
+        uint64_t count[METRICS_BUCKETS_MAX + 1]; /* the last used one is +Inf */
+        double sum;
+    } histograms[METRICS_HISTOGRAMS];
+    uint64_t finished[METRICS_FINISHES];
+    uint64_t http[METRICS_PATHS_MAX][METRICS_CODES_MAX];
+};
+
+void metrics_observe(struct metrics *m, enum metrics_histogram h, double value);
+void metrics_count_http(struct metrics *m, uint32_t path, unsigned code);
+
+/* paths[i] names row i of `http`; NULL entries are not shown. */
+void metrics_put(const struct metrics *m, const struct engine_stats *s, struct str model,
+                 const char *const *paths, uint32_t n_paths, struct buf *out);
+
+#endif
