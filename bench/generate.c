@@ -1,9 +1,8 @@
 /* generate: the forward alone, without engine, text and HTTP: greedy tokens and milliseconds per token.
- *
- *   bench_generate MODEL [--threads N] [--isa ISA] [--exact] [--gen N] [--batch B] [--chunk N] [--prompt N] [id ...]
- *
- * Token ids come as arguments, or --prompt N makes N arbitrary ones. B copies of the sequence run side by side. The first
- * copy's tokens are printed; all copies must agree, or the program says so and fails. */
+ * bench_generate MODEL [--threads N] [--isa ISA] [--exact] [--gen N] [--batch B] [--chunk N] [--prompt N]
+ * [id ...]  Token ids come as arguments, or --prompt N makes N arbitrary ones. B copies of the sequence
+ * run side by side. The first copy's tokens are printed; all copies must agree, or the program says so and
+ * fails. */
 #include "backend.h"
 #include "clock.h"
 #include "mem.h"
@@ -105,7 +104,8 @@ static int create(struct run *r, const struct options *o, struct err *e)
     return rc;
 }
 
-/* Puts n tokens of sequence `seq` at pos0 behind what the batch holds; the last of them wants logits if `wanted`. */
+/* Puts n tokens of sequence `seq` at pos0 behind what the batch holds; the last of them wants logits if
+ * `wanted`. */
 static void add(struct run *r, struct be_batch *b, uint32_t seq, uint32_t pos0, uint32_t n,
                 const int32_t *tokens, bool wanted)
 {

@@ -1,4 +1,5 @@
-/* config.json and generation_config.json, split at the first newline: whatever is accepted keeps the promised bounds. */
+/* config.json and generation_config.json, split at the first newline: whatever is accepted keeps the
+ * promised bounds. */
 #include "hparams.h"
 #include "rope.h"
 

@@ -1,5 +1,6 @@
-/* The forward against what transformers computed (tests/golden/model/make_tiny_llama.py), and against itself: however a
- * sequence is cut into steps and whatever else is in them, each row's logits keep their bits. */
+/* The forward against what transformers computed (tests/golden/model/make_tiny_llama.py), and against
+ * itself: however a sequence is cut into steps and whatever else is in them, each row's logits keep their
+ * bits. */
 #define _GNU_SOURCE
 #include "model_harness.h"
 #include "mem.h"
@@ -15,10 +16,10 @@
 
 #define FOLDER STATOR_SOURCE_DIR "/tests/golden/model/"
 
-/* Largest error of a row: |got - want| / |want| by norm, and the worst logit against the largest. `exact` is the f32
- * reference arithmetic, whose own rounding is all that remains. The default arithmetic takes F32 and F16 files the same
- * way, rounds activations to bf16 beside BF16 weights and to 8-bit groups beside quantised ones; models as small as these
- * average little of that noise away. */
+/* Largest error of a row: |got - want| / |want| by norm, and the worst logit against the largest. `exact`
+ * is the f32 reference arithmetic, whose own rounding is all that remains. The default arithmetic takes
+ * F32 and F16 files the same way, rounds activations to bf16 beside BF16 weights and to 8-bit groups
+ * beside quantised ones; models as small as these average little of that noise away. */
 static const struct fixture {
     const char *name, *path;
     double exact, fast;
@@ -39,123 +40,6 @@ static const struct fixture {
 };
 
 enum { FIXTURES = sizeof fixtures / sizeof *fixtures };
-
-/* ---- harness ----------------------------------------------------------------------------------------------------- */
-
-char *file_bytes(const char *path, size_t *n_out)
-{
-    FILE *f = fopen(path, "rb");
-    char *p = NULL;
-    long n = -1;
-    if (f == NULL)
-        return NULL;
-    if (fseek(f, 0, SEEK_END) == 0 && (n = ftell(f)) >= 0 && fseek(f, 0, SEEK_SET) == 0)
-        p = malloc((size_t)n + 1);
-    if (p != NULL && fread(p, 1, (size_t)n, f) != (size_t)n) {
-        free(p);
-        p = NULL;
-    }
-    fclose(f);
-    if (p != NULL) {
-        p[n] = 0;
-        *n_out = (size_t)n;
-    }
-    return p;
-}
-
-int golden_read(struct golden *g, const char *path)
-{
-    size_t n, at = 8;
-    memset(g, 0, sizeof *g);
-    g->bytes = file_bytes(path, &n);
-    if (g->bytes == NULL || n < 8)
-        return ST_EIO;
-    memcpy(&g->n_seqs, g->bytes, 4);
-    memcpy(&g->vocab, g->bytes + 4, 4);
-    assert_true(g->n_seqs <= 8);
-    for (uint32_t i = 0; i < g->n_seqs; i++) {
-        uint32_t len;
-        memcpy(&len, g->bytes + at, 4);
-        g->seqs[i].n = len;
-        g->seqs[i].tokens = (const int32_t *)(void *)(g->bytes + at + 4);
-        g->seqs[i].logits = (const float *)(void *)(g->bytes + at + 4 + len * 4);
-        at += 4 + (size_t)len * 4 + (size_t)len * g->vocab * 4;
-        assert_true(at <= n);
-    }
-    return ST_OK;
-}
-
-void golden_free(struct golden *g)
-{
-    free(g->bytes);
-}
-
-int harness_open(struct harness *h, const char *path, bool exact, uint32_t threads)
-{
-    struct err e = {0};
-    struct be_options o = {.device = "cpu", .threads = threads, .cpu_isa = "auto", .cpu_exact = exact};
-    struct model_load_options load = {.max_context = HARNESS_BLOCK * HARNESS_BLOCKS,
-                                      .max_rows = HARNESS_ROWS};
-    struct be_kv_shape shape;
-    memset(h, 0, sizeof *h);
-    if (be_create(&h->be, &o, &e) != ST_OK || model_open(&h->model, path, &e) != ST_OK ||
-        model_load(h->model, h->be, &load, &e) != ST_OK) {
-        print_message("%s: %s\n", path, e.text);
-        return e.status;
-    }
-    model_kv_shape(h->model, HARNESS_BLOCK, HARNESS_SEQS * HARNESS_BLOCKS, BE_F32, &shape);
-    if (h->be->ops->kv_create(h->be, &shape, &h->kv, &e) != ST_OK) {
-        print_message("kv_create: %s\n", e.text);
-        return e.status;
-    }
-    h->logits = h->be->ops->buffer_create(h->be, sizeof(float) * HARNESS_ROWS * model_info(h->model)->vocab);
-    /* Blocks of the sequences interleave, so that a table that is ignored is noticed. */
-    for (uint32_t s = 0; s < HARNESS_SEQS; s++)
-        for (uint32_t b = 0; b < HARNESS_BLOCKS; b++)
-            h->tables[s][b] = (HARNESS_BLOCKS - 1 - b) * HARNESS_SEQS + s;
-    return h->logits != NULL ? ST_OK : ST_ENOMEM;
-}
-
-int harness_step(struct harness *h, const struct harness_span *spans, uint32_t n_spans)
-{
-    int32_t tokens[HARNESS_ROWS];
-    uint32_t positions[HARNESS_ROWS], slots[HARNESS_ROWS], rows[HARNESS_ROWS], n = 0;
-    struct be_span out[HARNESS_ROWS];
-    for (uint32_t i = 0; i < n_spans; i++) {
-        const struct harness_span *s = &spans[i];
-        const uint32_t *table = h->tables[s->seq];
-        uint32_t blocks = (s->pos0 + s->n + HARNESS_BLOCK - 1) / HARNESS_BLOCK;
-        assert_true(n + s->n <= HARNESS_ROWS && blocks <= HARNESS_BLOCKS);
-        out[i] = (struct be_span){n, s->n, s->pos0, blocks, table};
-        for (uint32_t j = 0; j < s->n; j++, n++) {
-            uint32_t pos = s->pos0 + j;
-            tokens[n] = s->tokens[j];
-            positions[n] = pos;
-            slots[n] = table[pos / HARNESS_BLOCK] * HARNESS_BLOCK + pos % HARNESS_BLOCK;
-            rows[n] = n;
-        }
-    }
-    struct be_batch b = {n, n_spans, n, tokens, positions, slots, out, rows};
-    struct err e = {0};
-    int rc = h->be->ops->begin_step(h->be);
-    if (rc == ST_OK)
-        rc = model_forward(h->model, &b, h->kv, h->logits);
-    if (rc == ST_OK)
-        rc = h->be->ops->end_step(h->be, &e);
-    return rc;
-}
-
-void harness_close(struct harness *h)
-{
-    if (h->logits != NULL)
-        h->be->ops->buffer_destroy(h->be, h->logits);
-    if (h->kv != NULL)
-        h->be->ops->kv_destroy(h->be, h->kv);
-    model_destroy(h->model);
-    be_destroy(h->be);
-}
-
-/* ---- tests ------------------------------------------------------------------------------------------------------- */
 
 static void open_fixture(struct harness *h, struct golden *g, const struct fixture *f, bool exact,
                          uint32_t threads)
@@ -234,7 +118,8 @@ static uint32_t random_below(uint64_t *state, uint32_t n)
     return (uint32_t)(*state >> 33) % n;
 }
 
-/* Feeds the sequence in cuts of its own and three copies at random offsets of time beside it; each row as in one piece. */
+/* Feeds the sequence in cuts of its own and three copies at random offsets of time beside it; each row as
+ * in one piece. */
 static void check_invariance(const struct fixture *f, bool exact, uint64_t seed)
 {
     struct harness h;

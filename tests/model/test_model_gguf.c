@@ -1,4 +1,5 @@
-/* GGUF: values and tensors as written; truncated and lying files refused, without a read behind the last byte. */
+/* GGUF: values and tensors as written; truncated and lying files refused, without a read behind the last
+ * byte. */
 #define _GNU_SOURCE
 #include "buf.h"
 #include "gguf.h"
@@ -11,7 +12,7 @@
 #include <stdio.h>
 #include <cmocka.h>
 
-/* ---- writing ----------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------- */
 
 static void u32(struct buf *b, uint32_t v)
 {
@@ -99,7 +100,7 @@ static int parse(struct gguf **g, const struct buf *b, struct err *e)
     return gguf_parse(g, b->p, b->n, "x.gguf", e);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------- */
 
 static void values_come_out_as_written(void **state)
 {
@@ -238,7 +239,8 @@ static void every_cut_is_refused(void **state)
     (void)state;
     struct buf b = {0};
     sample(&b);
-    /* The last tensor's type is not known: of its bytes the file may hold any part, but its offset must be inside. */
+    /* The last tensor's type is not known: of its bytes the file may hold any part, but its offset must be
+     * inside. */
     for (size_t n = 0; n < b.n; n++) {
         struct guard guard;
         struct gguf *g = NULL;

@@ -1,5 +1,5 @@
-/* hparams: config.json and generation_config.json as transformers writes them, old and new; what is not carried out is
- * refused by name. */
+/* hparams: config.json and generation_config.json as transformers writes them, old and new; what is not
+ * carried out is refused by name. */
 #include "hparams.h"
 #include "json.h"
 #include "mem.h"

@@ -1,4 +1,5 @@
-/* model: what it says about itself, and that files whose parts contradict each other end in a sentence, not in a kernel. */
+/* model: what it says about itself, and that files whose parts contradict each other end in a sentence,
+ * not in a kernel. */
 #define _GNU_SOURCE
 #include "buf.h"
 #include "mem.h"

@@ -178,7 +178,7 @@ static void lies_are_named(void **state)
     buf_fini(&b);
 }
 
-/* ---- the index --------------------------------------------------------------------------------------------------- */
+/* ---- the index ----------------------------------------------------------------------------------------- */
 
 static void write_file(const char *folder, const char *name, const void *p, size_t n)
 {
