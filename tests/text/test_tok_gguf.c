@@ -257,7 +257,8 @@ static size_t encode_timed(const struct tok *t, struct str s, const char *what)
 static void hostile_texts_of_a_megabyte_are_encoded(void **state)
 {
     (void)state;
-    static const char *const names[] = {"gpt-2.tokv", "llama-bpe.tokv", "llama-spm.tokv"};
+    static const char *const names[] = {"gpt-2.tokv", "llama-bpe.tokv", "llama-spm.tokv",
+                                        "deepseek-llm.tokv"};
     enum { N = 1 << 20 };
     static const char english[] =
         "The quick brown fox jumps over the lazy dog, and then it wrote 17 letters to "
@@ -279,6 +280,9 @@ static void hostile_texts_of_a_megabyte_are_encoded(void **state)
                 p[k] = fill[f][k % len];
             encode_timed(t, (struct str){p, N - N % len}, fill[f][0] == '\n' ? "newlines" : fill[f]);
         }
+        memset(p, ' ', N);
+        p[N - 1] = '1';
+        encode_timed(t, (struct str){p, N}, "blanks and a digit");
         uint64_t seed = 88172645463325252u;
         for (size_t k = 0; k < N; k++)
             p[k] = (char)next_random(&seed);

@@ -1,10 +1,10 @@
 /* A pre-tokeniser is a short list of steps; each step takes a piece and hands smaller pieces to the next.
  * Recursion over the list does that without storing pieces anywhere, and costs one call per step and piece.
  *
- * PCRE2 with its JIT runs the patterns. Three differences to Oniguruma, for which the patterns were
- * written, are removed in the pattern's text before it is compiled: \s must not contain U+180E, \w must
- * contain marks and connectors, and class intersection (&&) does not exist here, so it is refused instead of
- * silently meaning something else. */
+ * PCRE2 with its JIT runs the patterns. What Oniguruma, for which they were written, means differently is
+ * brought over in the pattern's text before it is compiled: \s is without U+180E, \w and \b count marks and
+ * connectors, \h is a hexadecimal digit, ^ and $ stand at every line. Class intersection (&&) does not exist
+ * here, so it is refused instead of silently meaning something else. */
 #include "tok_split.h"
 
 #include "mem.h"
@@ -14,7 +14,8 @@
 #define SPACES                                                                                               \
     "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
     "3000}"
-#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORDS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define EDGE "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))"
 
 static void *heap_alloc(size_t size, void *arg)
 {
@@ -56,8 +57,16 @@ static size_t put_escape(struct buf *b, const char *p, size_t n, bool in_class)
         buf_put(b, p, n);
         return n;
     }
-    const char *set = p[1] == 's' || p[1] == 'S' ? SPACES : p[1] == 'w' || p[1] == 'W' ? WORDS : NULL;
-    bool negated = p[1] == 'S' || p[1] == 'W';
+    static const char *const sets[] = {"sS" SPACES, "wW" WORDS, "hH0-9a-fA-F"};
+    const char *set = NULL;
+    for (int i = 0; i < 3; i++)
+        if (p[1] == sets[i][0] || p[1] == sets[i][1])
+            set = sets[i] + 2;
+    bool negated = set && p[1] < 'a';
+    if (p[1] == 'b' && !in_class) {
+        buf_puts(b, EDGE);
+        return 2;
+    }
     if (!set || (negated && in_class)) {
         buf_put(b, p, 2);
         return 2;
@@ -105,6 +114,10 @@ static int rewrite(struct buf *b, struct str p, struct err *e)
 int tok_split_compile(const struct tok_split *s, pcre2_code **out, struct str pattern, struct err *e)
 {
     struct buf b = {0};
+    /* DeepSeek's "blanks at the end of a line", quadratic on a long run of blanks in the middle of one: a match can
+     * only begin where the run does, and saying so makes it linear. */
+    if (str_eqz(pattern, "\\s+$"))
+        buf_puts(&b, "(?<![" SPACES "])");
     int st = rewrite(&b, pattern, e);
     if (st) {
         buf_fini(&b);
@@ -115,11 +128,13 @@ int tok_split_compile(const struct tok_split *s, pcre2_code **out, struct str pa
         buf_fini(&b);
         return err_set(e, ST_ENOMEM, "tokenizer: no memory for patterns");
     }
+    pcre2_set_newline(ctx, PCRE2_NEWLINE_LF);
     int fault = 0;
     PCRE2_SIZE at = 0;
     struct str text = buf_str(&b);
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)(text.p ? text.p : ""), text.n,
-                                     PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &fault, &at, ctx);
+    pcre2_code *code =
+        pcre2_compile((PCRE2_SPTR)(text.p ? text.p : ""), text.n,
+                      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &fault, &at, ctx);
     pcre2_compile_context_free(ctx);
     buf_fini(&b);
     if (!code && fault == PCRE2_ERROR_HEAP_FAILED)
