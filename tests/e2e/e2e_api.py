@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""The OpenAI API as the official `openai` client, Prometheus' parser and a bare HTTP client see it."""
+import json
+import re
+import sys
+import threading
+import time
+
+import worker
+
+try:
+    import openai
+    import prometheus_client  # noqa: F401 (worker.metric uses its parser)
+except ImportError as missing:
+    worker.skip(f"{missing.name} is not installed")
+
+PARIS = [{"role": "user", "content": "What is the capital of France?"}]
+PROMPT_IDS = [504, 3575, 282, 4649, 314]  # "The capital of France is"
+
+
+def client_of(w, key="none"):
+    return openai.OpenAI(base_url=w.url + "/v1", api_key=key, max_retries=0, timeout=120)
+
+
+def model_of(w):
+    return client_of(w).models.list().data[0].id
+
+
+def refused(kind, call, *words):
+    try:
+        call()
+    except kind as e:
+        body = e.body if isinstance(e.body, dict) else {}
+        assert body.get("message") and body.get("type"), f"not OpenAI's error form: {e.body}"
+        for word in words:
+            assert word in body["message"], f"{word!r} is not in {body['message']!r}"
+        return body
+    raise AssertionError(f"{kind.__name__} expected")
+
+
+def case_models(w):
+    card = client_of(w).models.list().data[0]
+    assert card.object == "model" and card.max_model_len == 8192, card
+    assert client_of(w).models.retrieve(card.id).id == card.id
+
+
+def case_health_and_version(w):
+    for path in ("/v1/health/live", "/v1/health/ready", "/health", "/version"):
+        status, _, body = w.request("GET", path)
+        assert status == 200, (path, status, body)
+    assert "version" in json.loads(w.request("GET", "/version")[2])
+
+
+def case_chat_greedy_is_english(w):
+    reply = client_of(w).chat.completions.create(model=model_of(w), messages=PARIS, temperature=0, max_tokens=40)
+    choice = reply.choices[0]
+    assert "Paris" in choice.message.content, choice
+    assert choice.message.role == "assistant" and choice.finish_reason == "stop"
+    assert reply.object == "chat.completion" and reply.id and abs(reply.created - time.time()) < 60
+    usage = reply.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens and usage.completion_tokens > 3
+
+
+def case_chat_streamed_equals_unstreamed(w):
+    c, model = client_of(w), model_of(w)
+    args = dict(model=model, messages=PARIS, temperature=0, max_tokens=40)
+    whole = c.chat.completions.create(**args)
+    text, finish, usage, ids = "", None, None, set()
+    for chunk in c.chat.completions.create(stream=True, stream_options={"include_usage": True}, **args):
+        ids.add(chunk.id)
+        assert chunk.object == "chat.completion.chunk"
+        if chunk.choices:
+            text += chunk.choices[0].delta.content or ""
+            finish = chunk.choices[0].finish_reason or finish
+        usage = chunk.usage or usage
+    assert text == whole.choices[0].message.content and finish == "stop" and len(ids) == 1
+    assert usage.completion_tokens == whole.usage.completion_tokens
+    assert usage.prompt_tokens == whole.usage.prompt_tokens
+
+
+def case_completion_streamed_equals_unstreamed(w):
+    c, model = client_of(w), model_of(w)
+    args = dict(model=model, prompt="The capital of France is", temperature=0, max_tokens=24)
+    whole = c.completions.create(**args)
+    assert "Paris" in whole.choices[0].text and whole.usage.completion_tokens == 24
+    assert whole.choices[0].finish_reason == "length" and whole.object == "text_completion"
+    text = "".join(ch.choices[0].text for ch in c.completions.create(stream=True, **args) if ch.choices)
+    assert text == whole.choices[0].text
+
+
+def case_prompt_forms_agree(w):
+    c, model = client_of(w), model_of(w)
+    args = dict(model=model, temperature=0, max_tokens=12)
+    text = c.completions.create(prompt="The capital of France is", **args)
+    ids = c.completions.create(prompt=PROMPT_IDS, **args)
+    both = c.completions.create(prompt=["The capital of France is", "1, 2, 3, 4,"], **args)
+    id_lists = c.completions.create(prompt=[PROMPT_IDS, PROMPT_IDS], **args)
+    want = text.choices[0].text
+    assert ids.choices[0].text == want and text.usage.prompt_tokens == ids.usage.prompt_tokens == 5
+    assert [ch.index for ch in sorted(both.choices, key=lambda x: x.index)] == [0, 1]
+    assert min(both.choices, key=lambda x: x.index).text == want
+    assert [ch.text for ch in id_lists.choices] == [want, want]
+
+
+def case_text_parts_equal_string(w):
+    c, model = client_of(w), model_of(w)
+    parts = [{"role": "user", "content": [{"type": "text", "text": PARIS[0]["content"]}]}]
+    one, two = (c.chat.completions.create(model=model, messages=m, temperature=0, max_tokens=20) for m in (PARIS, parts))
+    assert one.choices[0].message.content == two.choices[0].message.content
+    assert one.usage.prompt_tokens == two.usage.prompt_tokens
+
+
+def case_n_choices(w):
+    reply = client_of(w).completions.create(model=model_of(w), prompt="Once upon a time", n=4, seed=7, temperature=1.0,
+                                            max_tokens=16, extra_body={"ignore_eos": True})
+    assert sorted(ch.index for ch in reply.choices) == [0, 1, 2, 3]
+    assert len({ch.text for ch in reply.choices}) > 1 and reply.usage.completion_tokens == 64
+
+
+def case_seed_reproduces(w):
+    c, model = client_of(w), model_of(w)
+
+    def draw(seed):
+        return c.completions.create(model=model, prompt="Once upon a time", temperature=1.0, top_p=0.95, seed=seed,
+                                    max_tokens=32).choices[0].text
+    assert draw(11) == draw(11)
+    assert len({draw(s) for s in range(4)}) > 1
+
+
+def case_stop_string_is_cut(w):
+    c, model = client_of(w), model_of(w)
+    args = dict(model=model, prompt="1, 2, 3, 4, 5, 6,", temperature=0, max_tokens=40)
+    free = c.completions.create(**args).choices[0].text
+    assert "9" in free, free
+    cut = c.completions.create(stop=["never there", "9"], **args).choices[0]
+    assert cut.text == free[:free.index("9")] and cut.finish_reason == "stop", (cut, free)
+    streamed = "".join(ch.choices[0].text for ch in c.completions.create(stop="9", stream=True, **args) if ch.choices)
+    assert streamed == cut.text
+
+
+def case_logit_bias_forces_and_bans(w):
+    c, model = client_of(w), model_of(w)
+    args = dict(model=model, prompt=PROMPT_IDS, temperature=0, max_tokens=4)
+    paris = 7042
+    forced = c.completions.create(logit_bias={str(paris): 100}, **args).choices[0].text
+    assert forced == " Paris" * 4, forced
+    banned = c.completions.create(logit_bias={str(paris): -100}, **args).choices[0].text
+    assert "Paris" not in banned, banned
+
+
+def case_penalties_change_repetition(w):
+    c, model = client_of(w), model_of(w)
+    args = dict(model=model, prompt="la la la la la la la la", temperature=0, max_tokens=24)
+    plain = c.completions.create(**args).choices[0].text
+    for extra in (dict(frequency_penalty=2.0, presence_penalty=2.0), dict(extra_body={"repetition_penalty": 1.8})):
+        assert c.completions.create(**args, **extra).choices[0].text != plain
+
+
+def case_max_completion_tokens_and_ignore_eos(w):
+    c, model = client_of(w), model_of(w)
+    reply = c.chat.completions.create(model=model, messages=PARIS, temperature=0, max_completion_tokens=5)
+    assert reply.usage.completion_tokens == 5 and reply.choices[0].finish_reason == "length"
+    reply = c.chat.completions.create(model=model, messages=PARIS, temperature=0, max_tokens=64,
+                                      extra_body={"ignore_eos": True})
+    assert reply.usage.completion_tokens == 64 and reply.choices[0].finish_reason == "length"
+
+
+def case_prefix_hit_is_told_and_changes_nothing(w):
+    c, model = client_of(w), model_of(w)
+    args = dict(model=model, prompt="The tide went out and the boats lay on the sand. " * 20, temperature=0, max_tokens=16)
+    first, second = c.completions.create(**args), c.completions.create(**args)
+    assert first.choices[0].text == second.choices[0].text
+    assert second.usage.prompt_tokens_details.cached_tokens >= 128, second.usage
+    assert second.usage.prompt_tokens_details.cached_tokens % 16 == 0
+
+
+def case_unknown_fields_and_nvext_pass(w):
+    c, model = client_of(w), model_of(w)
+    reply = c.completions.create(model=model, prompt="Hi", max_tokens=2, user="someone", extra_body={
+        "a_field_nobody_knows": {"x": [1]}, "nvext": {"agent_hints": {"priority": 3}, "unknown": 1},
+        "top_k": 40, "min_p": 0.05})
+    assert reply.usage.completion_tokens <= 2
+
+
+def case_stream_ends_in_done(w):
+    body = {"model": model_of(w), "prompt": "Hello", "max_tokens": 4, "stream": True}
+    status, headers, raw = w.request("POST", "/v1/completions", body)
+    assert status == 200 and headers["Content-Type"].startswith("text/event-stream")
+    events = [e for e in raw.decode().split("\n\n") if e]
+    assert events[-1] == "data: [DONE]", events[-1]
+    for event in events[:-1]:
+        assert event.startswith("data: ") or event.startswith(":"), event
+        if event.startswith("data: "):
+            json.loads(event[6:])
+
+
+def case_keep_alive_serves_many(w):
+    import http.client
+    connection = http.client.HTTPConnection("127.0.0.1", w.port, timeout=60)
+    connection.connect()
+    port = connection.sock.getsockname()
+    model = model_of(w)
+    for i in range(20):
+        body = json.dumps({"model": model, "prompt": "Hi", "max_tokens": 1, "stream": i % 2 == 1})
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        assert reply.status == 200 and reply.read()
+        assert connection.sock and connection.sock.getsockname() == port, f"connection dropped after {i + 1} requests"
+    connection.close()
+
+
+def case_sixteen_at_once_equal_one_at_a_time(w):
+    c, model = client_of(w), model_of(w)
+
+    def ask(i):
+        return c.completions.create(model=model, prompt=f"A story about the number {i}:", temperature=0,
+                                    max_tokens=24).choices[0].text
+    want = [ask(i) for i in range(16)]
+    got = [None] * 16
+
+    def put(i):
+        got[i] = ask(i)
+    threads = [threading.Thread(target=put, args=(i,)) for i in range(16)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert got == want
+
+
+def case_closing_a_stream_cancels_it(w):
+    c, model = client_of(w), model_of(w)
+    w.wait_idle()
+    blocks = w.metric("stator_kv_cache_blocks", state="pinned")
+    stream = c.completions.create(model=model, prompt="Count:", max_tokens=4000, stream=True, extra_body={"ignore_eos": True})
+    for _, chunk in zip(range(3), stream):
+        assert chunk.choices is not None
+    assert w.metric("stator_num_requests_running") == 1
+    stream.close()
+    w.wait_idle(5)
+    assert w.metric("stator_kv_cache_blocks", state="pinned") == blocks
+
+
+def case_errors_in_openai_form(w):
+    c, model = client_of(w), model_of(w)
+    args = dict(model=model, prompt="Hi", max_tokens=2)
+    refused(openai.NotFoundError, lambda: c.completions.create(**{**args, "model": "no-such-model"}), "no-such-model")
+    refused(openai.NotFoundError, lambda: c.models.retrieve("no-such-model"))
+    for field, value in (("max_tokens", -1), ("temperature", -0.5), ("temperature", 1e9), ("top_p", 2), ("n", 0),
+                         ("n", 10**6), ("frequency_penalty", 99), ("stop", ["x"] * 5000), ("stop", [""]),
+                         ("seed", "seven"), ("stream", "yes"), ("logit_bias", {"x": 1}), ("prompt", []),
+                         ("prompt", {"a": 1}), ("prompt", [-1]), ("prompt", [10**7]), ("max_tokens", "many")):
+        refused(openai.BadRequestError, lambda f=field, v=value: c.completions.create(**{**args, f: v}), field)
+    for extra in ({"top_k": -7}, {"top_k": 10**13}, {"min_p": 3}, {"repetition_penalty": 0}):
+        refused(openai.BadRequestError, lambda x=extra: c.completions.create(extra_body=x, **args), list(extra)[0])
+
+
+def case_chat_errors(w):
+    c, model = client_of(w), model_of(w)
+    for messages, word in (([], "messages"), ([{"role": "wizard", "content": "x"}], "role"), ([{"role": "user"}], "content"),
+                           ([{"content": "x"}], "role"), ([{"role": "user", "content": 5}], "content"), ("hello", "messages")):
+        refused(openai.BadRequestError, lambda m=messages: c.chat.completions.create(model=model, messages=m), word)
+
+
+def case_prompt_longer_than_context_names_both(w):
+    c, model = client_of(w), model_of(w)
+    body = refused(openai.BadRequestError, lambda: c.completions.create(model=model, prompt=[504] * 9000, max_tokens=4))
+    assert "8192" in body["message"] and "9000" in body["message"], body
+
+
+def case_metrics_parse_and_count(w):
+    names = ("stator_num_requests_running", "stator_num_requests_waiting", "stator_prompt_tokens_total",
+             "stator_generation_tokens_total", "stator_time_to_first_token_seconds_count",
+             "stator_inter_token_latency_seconds_count", "stator_e2e_request_latency_seconds_count",
+             "stator_request_queue_time_seconds_count", "stator_kv_cache_usage_perc")
+    text = w.request("GET", "/v1/metrics")[2].decode()
+    for name in names:
+        assert re.search(rf"^{name}[ {{]", text, re.M), f"{name} is missing:\n{text}"
+    before = {n: w.metric(n) for n in names}
+    client_of(w).completions.create(model=model_of(w), prompt=PROMPT_IDS, max_tokens=9, extra_body={"ignore_eos": True})
+    w.wait_idle()
+    assert w.metric("stator_generation_tokens_total") - before["stator_generation_tokens_total"] == 9
+    assert w.metric("stator_prompt_tokens_total") - before["stator_prompt_tokens_total"] == 5
+    assert w.metric("stator_time_to_first_token_seconds_count") - before["stator_time_to_first_token_seconds_count"] == 1
+
+
+def main():
+    with worker.Worker() as w:
+        print(f"ready after {w.ready_ms:.0f} ms")
+        failed = worker.run_cases(sys.modules[__name__], w)
+    worker.finish(failed)
+
+
+main()
