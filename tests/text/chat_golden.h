@@ -54,12 +54,13 @@ static inline struct chat_input golden_input(const cJSON *in, int64_t now_s)
 }
 
 /* True when the outcome is the golden one: equal bytes, or an error where Jinja2 raised. */
-static inline bool golden_case(const struct chat *c, const cJSON *k, int compile_status, int64_t now_s)
+static inline bool golden_case(const struct chat *c, const cJSON *k, const cJSON *given, int compile_status,
+                               int64_t now_s)
 {
     const cJSON *want = json_get(k, "out");
     struct buf out = {0};
     struct err e = {0};
-    struct chat_input in = golden_input(json_get(k, "in"), now_s);
+    struct chat_input in = golden_input(json_get(k, "in") ? json_get(k, "in") : given, now_s);
     int st = c ? chat_render(c, &in, &out, &e) : compile_status;
     struct str got = buf_str(&out);
     bool ok = want ? st == ST_OK && str_eqz(got, want->valuestring) : st != ST_OK;
@@ -94,7 +95,7 @@ static inline void golden_run(cJSON *doc, bool all_compile)
                 bad++;
             }
         }
-        bad += !golden_case(c, k, compile_status, now_s);
+        bad += !golden_case(c, k, json_get(doc, "in"), compile_status, now_s);
     }
     chat_destroy(c);
     printf("%zu cases, %zu differ from Jinja2\n", n, bad);
@@ -104,7 +105,7 @@ static inline void golden_run(cJSON *doc, bool all_compile)
 
 static inline void golden_file(const char *path, bool all_compile)
 {
-    size_t n;
+    size_t n = 0;
     char *text = golden_read(path, &n);
     struct err e = {0};
     cJSON *doc = NULL;

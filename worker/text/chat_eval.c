@@ -168,7 +168,10 @@ struct value chat_invoke(struct chat_run *r, const struct chat_fn *fn, struct va
         return fn->call(r, self, a);
     struct value bound[ARGS_MAX];
     uint32_t i = 0, used = 0;
-    for (const char *s = fn->sig; *s; i++) {
+    const char *s = fn->sig;
+    if (*s == '/' && a->n_kw)
+        return chat_fail(r, ST_EINVAL, "%s() takes no keyword arguments", fn->name);
+    for (s += *s == '/'; *s; i++) {
         size_t n = strcspn(s, " ?");
         bool optional = s[n] == '?';
         bound[i] = i < a->n ? a->pos[i] : (struct value){.kind = V_UNSET};
@@ -196,6 +199,13 @@ static struct value call_cycle(struct chat_run *r, const struct chat_loop *l, co
     if (a->n == 0)
         return chat_fail(r, ST_EINVAL, "no items for cycling given");
     return a->pos[l->at % a->n];
+}
+
+static struct value call_cycler(struct chat_cycler *c, bool next)
+{
+    uint32_t at = c->at;
+    c->at = next ? (at + 1) % c->n : 0;
+    return next ? c->v[at] : NONE;
 }
 
 /* loop.changed(...): remembers the arguments of the last call. */
@@ -259,6 +269,8 @@ static struct value call(struct chat_run *r, const struct chat_node *n, struct v
             return UNDEF;
         return f->name == NAME_cycle ? call_cycle(r, self.u.loop, &a) : call_changed(r, self.u.loop, &a);
     }
+    if (self.kind == V_CYCLER && (f->name == NAME_next || f->name == NAME_reset))
+        return call_cycler(self.u.cycler, f->name == NAME_next);
     if (f->fn && f->fn->call && (f->fn->kinds >> self.kind & 1)) {
         arguments(r, n, small, &a);
         r->line = n->line;

@@ -325,7 +325,9 @@ static void put_quoted(struct chat_run *r, struct value s, bool slash)
         char z[4];
         bool plain = (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') ||
                      (c && strchr("_.-~", c)) || (c == '/' && slash);
-        if (plain)
+        if (c == ' ' && !slash)
+            chat_put(r, "+", 1);
+        else if (plain)
             chat_put(r, s.u.s + i, 1);
         else
             chat_put(r, z, (size_t)snprintf(z, sizeof z, "%%%02X", c));

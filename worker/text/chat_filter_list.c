@@ -394,7 +394,9 @@ FILTER(f_groupby)
         if (group.kind == V_UNDEF || !chat_equal(r, folded(r, key, fold), last)) {
             group = chat_list_make(r, V_LIST, 0);
             last = folded(r, key, fold);
-            chat_list_push(r, out, chat_pair_make(r, key, group));
+            struct value pair = chat_pair_make(r, key, group);
+            pair.flag = VF_GROUP;
+            chat_list_push(r, out, pair);
         }
         chat_list_push(r, group, v);
     }

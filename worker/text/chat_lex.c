@@ -189,7 +189,7 @@ static int unescape(const char *p, size_t n, char *out, int *put)
         if (used == 0 || cp > 0x10ffff || (cp >= 0xd800 && cp < 0xe000))
             return -1;
     } else {
-        return 0;
+        return p[0] == 'N' ? -1 : 0; /* names of characters are not known here */
     }
     *put = utf8_encode(cp, out);
     return used;

@@ -87,7 +87,7 @@ static void split_space(struct chat_run *r, struct value self, int64_t max, stru
     size_t at = chat_text_lstrip(self.u.s, self.n);
     while (at < self.n && !r->st) {
         if (max-- == 0) {
-            chat_list_push(r, list, sub(self, at, chat_text_rstrip(self.u.s, self.n)));
+            chat_list_push(r, list, sub(self, at, self.n));
             return;
         }
         size_t end = at;
@@ -129,7 +129,8 @@ static void rsplit_on(struct chat_run *r, struct value self, struct value sep, i
 {
     size_t end = self.n;
     while (!r->st) {
-        int64_t next = max-- == 0 ? -1 : chat_text_rfind(self.u.s, end, sep.u.s, sep.n);
+        chat_charge(r, end * (sep.n / 64));
+        int64_t next = max-- == 0 || r->st ? -1 : chat_text_rfind(self.u.s, end, sep.u.s, sep.n);
         chat_list_push(r, list, sub(self, next < 0 ? 0 : (size_t)next + sep.n, end));
         if (next < 0)
             break;
@@ -144,8 +145,10 @@ static void rsplit_space(struct chat_run *r, struct value self, int64_t max, str
     size_t end = chat_text_rstrip(self.u.s, self.n), from = chat_text_lstrip(self.u.s, self.n);
     while (end > from && !r->st) {
         size_t at = end;
-        if (max-- == 0)
-            at = from;
+        if (max-- == 0) {
+            chat_list_push(r, list, sub(self, 0, end));
+            break;
+        }
         while (at > from) {
             size_t b = at - 1;
             while (b > from && ((unsigned char)self.u.s[b] & 0xc0) == 0x80)
@@ -290,7 +293,7 @@ static int64_t search(struct chat_run *r, struct value self, const struct chat_a
     struct value whole = self;
     if (!need_str(r, a->pos[0]) || !window(r, &self, a, &skipped) || !chat_charge(r, self.n))
         return -1;
-    if (right && !chat_charge(r, (size_t)self.n * 8))
+    if (right && !chat_charge(r, (size_t)self.n * (8 + a->pos[0].n / 16)))
         return -1;
     int64_t at = right ? chat_text_rfind(self.u.s, self.n, a->pos[0].u.s, a->pos[0].n)
                        : chat_text_find(self.u.s, self.n, a->pos[0].u.s, a->pos[0].n);
@@ -506,7 +509,7 @@ METHOD(m_removesuffix)
 
 static struct value partition(struct chat_run *r, struct value self, struct value sep, bool right)
 {
-    if (!need_str(r, sep) || !chat_charge(r, self.n))
+    if (!need_str(r, sep) || !chat_charge(r, (size_t)self.n * (8 + sep.n / 16)))
         return UNDEF;
     if (sep.n == 0)
         return chat_fail(r, ST_EINVAL, "empty separator");
@@ -639,49 +642,49 @@ METHOD(m_any_count)
 }
 
 static const struct chat_fn methods[] = {
-    {"strip", "chars?", m_strip, ON_STR},
-    {"get", "key default?", m_get, ON_DICT},
-    {"items", "", m_items, ON_DICT},
+    {"strip", "/chars?", m_strip, ON_STR},
+    {"get", "/key default?", m_get, ON_DICT},
+    {"items", "/", m_items, ON_DICT},
     {"split", "sep? maxsplit?", m_split, ON_STR},
-    {"lstrip", "chars?", m_lstrip, ON_STR},
-    {"rstrip", "chars?", m_rstrip, ON_STR},
-    {"startswith", "prefix start? end?", m_startswith, ON_STR},
-    {"endswith", "suffix start? end?", m_endswith, ON_STR},
+    {"lstrip", "/chars?", m_lstrip, ON_STR},
+    {"rstrip", "/chars?", m_rstrip, ON_STR},
+    {"startswith", "/prefix start? end?", m_startswith, ON_STR},
+    {"endswith", "/suffix start? end?", m_endswith, ON_STR},
     {"format", NULL, chat_str_format, ON_STR},
-    {"replace", "old new count?", m_replace, ON_STR},
-    {"keys", "", m_keys, ON_DICT},
-    {"values", "", m_values, ON_DICT},
-    {"upper", "", m_upper, ON_STR},
-    {"lower", "", m_lower, ON_STR},
-    {"title", "", m_title, ON_STR},
-    {"capitalize", "", m_capitalize, ON_STR},
-    {"swapcase", "", m_swapcase, ON_STR},
-    {"casefold", "", m_lower, ON_STR},
-    {"join", "iterable", m_join, ON_STR},
+    {"replace", "/old new count?", m_replace, ON_STR},
+    {"keys", "/", m_keys, ON_DICT},
+    {"values", "/", m_values, ON_DICT},
+    {"upper", "/", m_upper, ON_STR},
+    {"lower", "/", m_lower, ON_STR},
+    {"title", "/", m_title, ON_STR},
+    {"capitalize", "/", m_capitalize, ON_STR},
+    {"swapcase", "/", m_swapcase, ON_STR},
+    {"casefold", "/", m_lower, ON_STR},
+    {"join", "/iterable", m_join, ON_STR},
     {"rsplit", "sep? maxsplit?", m_rsplit, ON_STR},
     {"splitlines", "keepends?", m_splitlines, ON_STR},
-    {"find", "sub start? end?", m_find, ON_STR},
-    {"rfind", "sub start? end?", m_rfind, ON_STR},
-    {"index", "sub start? end?", m_any_index, ON_STR | ON_SEQ},
-    {"rindex", "sub start? end?", m_rindex, ON_STR},
-    {"count", "sub start? end?", m_any_count, ON_STR | ON_SEQ},
-    {"isdigit", "", m_isdigit, ON_STR},
-    {"isdecimal", "", m_isdigit, ON_STR},
-    {"isnumeric", "", m_isdigit, ON_STR},
-    {"isalpha", "", m_isalpha, ON_STR},
-    {"isalnum", "", m_isalnum, ON_STR},
-    {"isspace", "", m_isspace, ON_STR},
-    {"isupper", "", m_isupper, ON_STR},
-    {"islower", "", m_islower, ON_STR},
-    {"removeprefix", "prefix", m_removeprefix, ON_STR},
-    {"removesuffix", "suffix", m_removesuffix, ON_STR},
-    {"partition", "sep", m_partition, ON_STR},
-    {"rpartition", "sep", m_rpartition, ON_STR},
-    {"ljust", "width fillchar?", m_ljust, ON_STR},
-    {"rjust", "width fillchar?", m_rjust, ON_STR},
-    {"center", "width fillchar?", m_center, ON_STR},
-    {"zfill", "width", m_zfill, ON_STR},
-    {"copy", "", m_copy, ON_DICT | ON_LIST},
+    {"find", "/sub start? end?", m_find, ON_STR},
+    {"rfind", "/sub start? end?", m_rfind, ON_STR},
+    {"index", "/sub start? end?", m_any_index, ON_STR | ON_SEQ},
+    {"rindex", "/sub start? end?", m_rindex, ON_STR},
+    {"count", "/sub start? end?", m_any_count, ON_STR | ON_SEQ},
+    {"isdigit", "/", m_isdigit, ON_STR},
+    {"isdecimal", "/", m_isdigit, ON_STR},
+    {"isnumeric", "/", m_isdigit, ON_STR},
+    {"isalpha", "/", m_isalpha, ON_STR},
+    {"isalnum", "/", m_isalnum, ON_STR},
+    {"isspace", "/", m_isspace, ON_STR},
+    {"isupper", "/", m_isupper, ON_STR},
+    {"islower", "/", m_islower, ON_STR},
+    {"removeprefix", "/prefix", m_removeprefix, ON_STR},
+    {"removesuffix", "/suffix", m_removesuffix, ON_STR},
+    {"partition", "/sep", m_partition, ON_STR},
+    {"rpartition", "/sep", m_rpartition, ON_STR},
+    {"ljust", "/width fillchar?", m_ljust, ON_STR},
+    {"rjust", "/width fillchar?", m_rjust, ON_STR},
+    {"center", "/width fillchar?", m_center, ON_STR},
+    {"zfill", "/width", m_zfill, ON_STR},
+    {"copy", "/", m_copy, ON_DICT | ON_LIST},
     {"append", NULL, NULL, ON_LIST},
     {"extend", NULL, NULL, ON_LIST},
     {"insert", NULL, NULL, ON_LIST},

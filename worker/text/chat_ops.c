@@ -395,6 +395,8 @@ struct value chat_attr(struct chat_run *r, struct value v, uint32_t name, struct
         own = loop_attr(v.u.loop, name);
     else if (v.kind == V_MACRO)
         own = macro_attr(r, v.u.macro, name);
+    else if (v.flag & VF_GROUP && (name == NAME_grouper || name == NAME_list))
+        own = v.u.list->v[name == NAME_list];
     else if (v.kind == V_CYCLER && name == NAME_current)
         own = v.u.cycler->v[v.u.cycler->at];
     return own.kind == V_UNSET ? chat_undefined(r, text) : own;

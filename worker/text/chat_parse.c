@@ -207,11 +207,24 @@ static struct chat_node *body_until(struct chat_parser *p, const char *end)
     return n;
 }
 
+static bool names_loop(const struct chat_node *target, const struct chat_parser *p)
+{
+    if (p->st || !target)
+        return false;
+    bool found = target->kind == N_NAME && target->name == NAME_loop;
+    if (target->kind == N_TUPLE)
+        for (const struct chat_node *k = target->a; k && !found; k = k->next)
+            found = names_loop(k, p);
+    return found;
+}
+
 static struct chat_node *parse_for(struct chat_parser *p)
 {
     static const char *const ends[] = {"endfor", "else", NULL}, *const last[] = {"endfor", NULL};
     struct chat_node *n = chat_parse_node(p, N_FOR);
     chat_parse_child(p, n, &n->a, chat_parse_target(p, false));
+    if (names_loop(n->a, p))
+        chat_parse_fail(p, ST_EFORMAT, "cannot assign to the special variable loop");
     if (!chat_parse_skip_name(p, "in"))
         chat_parse_fail(p, ST_EFORMAT, "expected 'in'");
     chat_parse_child(p, n, &n->b, chat_parse_tuple(p, false, false));

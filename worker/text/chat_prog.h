@@ -56,7 +56,7 @@ enum chat_kind {
 };
 
 /* Flags of a value. */
-enum { VF_MARKUP = 1, VF_UNSAFE = 2 };
+enum { VF_MARKUP = 1, VF_UNSAFE = 2, VF_GROUP = 4 /* a pair of groupby: has .grouper and .list */ };
 
 struct value {
     uint8_t kind, flag;
@@ -189,11 +189,12 @@ struct chat_node {
 /* Names known before any template: their ids are these. */
 #define CHAT_NAMES(X)                                                                                       \
     X(loop)                                                                                                 \
-    X(caller) X(varargs) X(kwargs) X(messages) X(tools) X(documents) X(add_generation_prompt) X(bos_token)  \
+    X(caller)                                                                                               \
+    X(varargs) X(kwargs) X(messages) X(tools) X(documents) X(add_generation_prompt) X(bos_token)            \
         X(eos_token) X(unk_token) X(pad_token) X(range) X(namespace) X(dict) X(cycler) X(joiner)            \
             X(raise_exception) X(strftime_now) X(index) X(index0) X(revindex) X(revindex0) X(first) X(last) \
                 X(length) X(previtem) X(nextitem) X(depth) X(depth0) X(cycle) X(changed) X(name)            \
-                    X(arguments) X(current) X(next) X(reset)
+                    X(arguments) X(current) X(next) X(reset) X(grouper) X(list)
 
 enum chat_name {
 #define X(n) NAME_##n,

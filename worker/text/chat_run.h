@@ -106,7 +106,7 @@ struct chat_run {
 };
 
 /* A filter, test, method or global function. `sig`: parameter names, `?` behind the optional ones, bound by name and
- * place into args->pos; NULL: the function reads its arguments itself. */
+ * place into args->pos; a leading `/`: by place only; NULL: the function reads its arguments itself. */
 struct chat_fn {
     const char *name;
     const char *sig;

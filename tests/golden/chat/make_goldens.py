@@ -5,7 +5,7 @@
     make_goldens.py --templates DIR --out FILE   renders every DIR/*.jinja over the conversations below
 
 Needs: pip install jinja2==3.1.6. The files are JSON: {"templates": {name: source}, "cases": [{"t": name, "in": {...},
-"out": text} or {..., "error": text}]}. An error says that Jinja2 raised; its words are for readers only.
+"out": text} or {..., "error": text}]}; an "in" at the top serves cases without their own. An error says that Jinja2 raised; its words are for readers only.
 """
 import argparse
 import datetime
@@ -181,11 +181,13 @@ def corpus(folder, out):
 def features():
     import snippets
     env = environment()
-    doc = {"now_s": NOW_S, "templates": {}, "cases": []}
+    doc = {"now_s": NOW_S, "in": snippets.INPUT, "templates": {}, "cases": []}
     for i, source in enumerate(snippets.SNIPPETS):
         name = f"{i:03d}"
         doc["templates"][name] = source
-        doc["cases"].append({"t": name, "in": snippets.INPUT, **render(env, source, snippets.INPUT)})
+        outcome = render(env, source, snippets.INPUT)
+        assert " at 0x" not in outcome.get("out", ""), source
+        doc["cases"].append({"t": name, **outcome})
     write(os.path.join(HERE, "features.json"), doc)
     raised = sum("error" in c for c in doc["cases"])
     print(f"{len(doc['cases'])} snippets, {raised} of them raise")
