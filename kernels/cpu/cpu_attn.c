@@ -88,7 +88,7 @@ void cpu_attn_range(const struct cpu_attn *a, uint32_t item, struct cpu_attn_ran
 size_t cpu_attn_scratch_bytes(uint32_t head_dim)
 {
     size_t ld = head_dim + CPU_ATTN_PAD, n = 2 * CPU_ATTN_QUERIES * ld; /* q, o */
-    n += CPU_ATTN_QUERIES * (16 + 1);                                   /* l, m */
+    n += CPU_ATTN_QUERIES * 16 + CPU_ATTN_QUERIES + 16;                 /* l, m */
     n += CPU_ATTN_GROUP * CPU_ATTN_SCORES;
     n += (size_t)2 * CPU_ATTN_PANEL * head_dim;
     return n * sizeof(float);

@@ -9,7 +9,8 @@
  * steps whatever tile it is in. Positions that a row may not see have s = -inf and p = 0: they add nothing, and so it
  * does not matter which of them a tile computes.
  *
- * Tiles of many queries widen K and V of the panel to f32 first: the micro-kernels then spend no conversions.
+ * Tiles of many queries copy K and V of the panel to f32 first: the micro-kernels then spend no conversions, and V is
+ * one product over up to 64 tokens instead of four.
  */
 
 #define MM(name) mm_f32_##name
@@ -32,9 +33,9 @@ struct attn_tile {
     uint32_t pos0;      /* position of the tile's first row */
     uint32_t n_queries; /* query i = row i / n_heads, head i % n_heads */
     uint32_t dim;
-    size_t ld;                  /* of q and o */
-    enum be_type type;          /* of k_sub, v_sub */
-    uint32_t first_sub, n_subs; /* of the panel's sub-blocks, those that some row sees */
+    size_t ld;         /* of q and o */
+    bool widened;      /* the panel's V stands in one piece, [64][dim] */
+    enum be_type type; /* of k_sub, v_sub */
     const void *k_sub[CPU_ATTN_PANEL / 16], *v_sub[CPU_ATTN_PANEL / 16]; /* index: sub-block in the panel */
     float *q, *o, *l, *s, *wide, *m;
 };
@@ -75,16 +76,24 @@ static void attn_begin(struct attn_tile *t, const struct cpu_attn *a, uint32_t i
     }
 }
 
+VEC_FN void attn_widen(float *dst, const char *src, uint32_t n, enum be_type type)
+{
+    if (type == BE_F16)
+        mm_f16_widen(dst, src, n);
+    else if (type == BE_BF16)
+        mm_bf16_widen(dst, src, n);
+    else
+        mm_f32_widen(dst, src, n);
+}
+
 /* Finds, and for large tiles widens, the sub-blocks of the panel at position `base` in [lo, end). */
 static void attn_load_panel(struct attn_tile *t, uint32_t base, uint32_t lo, uint32_t end)
 {
     const struct cpu_kv_layout *l = &t->a->kv->l;
-    uint32_t half = CPU_KV_SUB * t->dim;
-    bool widen = l->type != BE_F32 && t->n_queries > CPU_ATTN_GROUP;
-    t->first_sub = lo > base ? (lo - base) / 16 : 0;
+    uint32_t half = CPU_KV_SUB * t->dim, first = lo > base ? (lo - base) / 16 : 0;
     uint32_t last = end - base >= CPU_ATTN_PANEL ? CPU_ATTN_PANEL / 16 : (end - base + 15) / 16;
-    t->n_subs = last - t->first_sub;
-    for (uint32_t j = t->first_sub; j < last; j++) {
+    t->widened = t->n_queries > CPU_ATTN_GROUP;
+    for (uint32_t j = first; j < last; j++) {
         uint32_t pos = base + j * 16;
         const char *k = t->a->kv->base + (size_t)t->table[pos / l->block_tokens] * l->block_bytes +
                         t->a->layer * l->layer_bytes + t->r.kv_head * l->head_bytes +
@@ -92,53 +101,60 @@ static void attn_load_panel(struct attn_tile *t, uint32_t base, uint32_t lo, uin
         const char *v = k + l->sub_bytes / 2;
         t->k_sub[j] = k;
         t->v_sub[j] = v;
-        if (!widen)
+        if (!t->widened)
             continue;
-        float *wk = t->wide + (size_t)2 * j * half, *wv = wk + half;
-        if (l->type == BE_F16) {
-            mm_f16_widen(wk, k, half);
-            mm_f16_widen(wv, v, half);
-        } else {
-            mm_bf16_widen(wk, k, half);
-            mm_bf16_widen(wv, v, half);
-        }
+        float *wk = t->wide + (size_t)j * half, *wv = wk + (size_t)CPU_ATTN_PANEL * t->dim;
+        attn_widen(wk, k, half, l->type);
+        attn_widen(wv, v, half, l->type);
         t->k_sub[j] = wk;
         t->v_sub[j] = wv;
     }
-    t->type = widen ? BE_F32 : l->type;
+    t->type = t->widened ? BE_F32 : l->type;
 }
 
-/* Scores to weights for one query: sub-blocks first..last of the panel at `base`; positions [lo, end) are visible. */
-static void attn_softmax(struct attn_tile *t, uint32_t query, float *s, uint32_t first, uint32_t last,
-                         uint32_t base, uint32_t lo, uint32_t end)
+/* Scores to weights for the n queries of a group: sub-blocks first..last of the panel at `base`. The new maxima of all
+ * queries are found before any exponential, so that one vector of corrections serves the group. Multiplying l by a
+ * correction of 1 is exact, and o is left alone where the maximum stayed: as if each query had been alone. */
+static void attn_softmax(struct attn_tile *t, uint32_t query, uint32_t n, uint32_t first, uint32_t last,
+                         uint32_t base)
 {
-    struct v16 x[CPU_ATTN_PANEL / 16], top = v16_set1(-INFINITY);
-    int32_t rel_lo = (int32_t)((int64_t)lo - base < 0 ? 0 : lo - base);
-    int32_t rel_end = end - base > CPU_ATTN_PANEL ? CPU_ATTN_PANEL : (int32_t)(end - base);
-    for (uint32_t j = first; j < last; j++) {
-        int32_t at = (int32_t)j * 16;
-        x[j] = v16_load(s + at);
-        if (rel_lo > at || rel_end < at + 16)
-            x[j] = v16_keep(x[j], rel_lo - at, rel_end - at);
-        top = v16_max(top, x[j]);
+    float max[16], corr[16];
+    v16_store(max, v16_set1(-FLT_MAX));
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t pos = t->pos0 + (query + i) / t->r.n_heads, lo = attn_row_lo(t->a, pos);
+        int32_t rel_lo = lo < base ? 0 : (int32_t)(lo - base);
+        int32_t rel_end = pos < base                    ? 0
+                          : pos - base < CPU_ATTN_PANEL ? (int32_t)(pos - base) + 1
+                                                        : CPU_ATTN_PANEL;
+        float *s = t->s + i * CPU_ATTN_SCORES;
+        struct v16 top = v16_set1(-INFINITY);
+        for (uint32_t j = first; j < last; j++) {
+            int32_t at = (int32_t)j * 16;
+            struct v16 x = v16_load(s + at);
+            if (rel_lo > at || rel_end < at + 16) {
+                x = v16_keep(x, rel_lo - at, rel_end - at);
+                v16_store(s + at, x);
+            }
+            top = v16_max(top, x);
+        }
+        max[i] = v16_maximum(top);
     }
-    float max = v16_maximum(top);
-    struct v16 l = v16_load(t->l + query * 16);
-    if (max > t->m[query]) {
-        struct v16 c = v16_exp2(v16_set1(t->m[query] - max));
-        float *o = t->o + query * t->ld;
-        for (uint32_t d = 0; d < t->dim; d += 16)
+    struct v16 old = v16_load(t->m + query), m = v16_max(v16_load(max), old); /* lanes past n: old */
+    v16_store(t->m + query, m);
+    v16_store(corr, v16_exp2(v16_sub(old, m)));
+    uint32_t same = v16_eq_mask(old, m);
+    for (uint32_t i = 0; i < n; i++) {
+        float *s = t->s + i * CPU_ATTN_SCORES, *o = t->o + (query + i) * t->ld, *lp = t->l + (query + i) * 16;
+        struct v16 mi = v16_set1(t->m[query + i]), c = v16_set1(corr[i]), l = v16_mul(v16_load(lp), c);
+        for (uint32_t j = first; j < last; j++) {
+            struct v16 p = v16_exp2(v16_sub(v16_load(s + j * 16), mi));
+            l = v16_add(l, p);
+            v16_store(s + j * 16, p);
+        }
+        v16_store(lp, l);
+        for (uint32_t d = 0; !(same >> i & 1) && d < t->dim; d += 16)
             v16_store(o + d, v16_mul(v16_load(o + d), c));
-        l = v16_mul(l, c);
-        t->m[query] = max;
     }
-    struct v16 m = v16_set1(t->m[query]);
-    for (uint32_t j = first; j < last; j++) {
-        struct v16 p = v16_exp2(v16_sub(x[j], m));
-        l = v16_add(l, p);
-        v16_store(s + j * 16, p);
-    }
-    v16_store(t->l + query * 16, l);
 }
 
 static void attn_group(struct attn_tile *t, uint32_t base, uint32_t query, uint32_t n)
@@ -158,21 +174,17 @@ static void attn_group(struct attn_tile *t, uint32_t base, uint32_t query, uint3
         mm_f16_scores(n, last - first, s + first * 16, t->k_sub + first, dim, q, t->ld);
     else
         mm_bf16_scores(n, last - first, s + first * 16, t->k_sub + first, dim, q, t->ld);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t pos = t->pos0 + (query + i) / heads;
-        uint32_t row_end = pos + 1 < base ? base : pos + 1;
-        attn_softmax(t, query + i, s + i * CPU_ATTN_SCORES, first, last, base, attn_row_lo(t->a, pos),
-                     row_end);
-    }
-    for (uint32_t j = first; j < last; j++) {
-        size_t kn =
-            end - base - j * 16 < 16 ? end - base - j * 16 : 16; /* what lies behind is not ours to read */
+    attn_softmax(t, query, n, first, last, base);
+    /* what lies behind `end` is not ours to read */
+    uint32_t tokens = (end - base < CPU_ATTN_PANEL ? end - base : CPU_ATTN_PANEL) - first * 16;
+    for (uint32_t j = first, piece; tokens > 0; tokens -= piece, j++) {
+        piece = t->widened || tokens < 16 ? tokens : 16;
         if (t->type == BE_F32)
-            mm_f32_values(n, o, t->ld, t->v_sub[j], dim, s + j * 16, kn);
+            mm_f32_values(n, o, t->ld, t->v_sub[j], dim, s + j * 16, piece);
         else if (t->type == BE_F16)
-            mm_f16_values(n, o, t->ld, t->v_sub[j], dim, s + j * 16, kn);
+            mm_f16_values(n, o, t->ld, t->v_sub[j], dim, s + j * 16, piece);
         else
-            mm_bf16_values(n, o, t->ld, t->v_sub[j], dim, s + j * 16, kn);
+            mm_bf16_values(n, o, t->ld, t->v_sub[j], dim, s + j * 16, piece);
     }
 }
 
