@@ -125,6 +125,29 @@ static void long_prompt_is_chunked_under_the_budget(void **state)
     engine_destroy(g);
 }
 
+static void equal_prompts_are_computed_once(void **state)
+{
+    (void)state;
+    struct fake_be f = {.step_ns = 1000000};
+    struct engine *g = start(&f, defaults);
+    static struct job j[4];
+    for (int i = 0; i < 4; i++) {
+        fill(&j[i], 190, 5, 0);
+        j[i].r.temperature = 1;
+        j[i].r.seed = (uint64_t)i;
+    }
+    struct drive d = {.g = g, .jobs = j, .n_jobs = 4};
+    drive_run(&d);
+    uint32_t cached = 0;
+    for (int i = 0; i < 4; i++) {
+        matches_reference(&j[i]);
+        cached += j[i].n_cached;
+    }
+    assert_true(cached >= 3 * 128); /* the last three blocks are not worth a wait */
+    drive_check_empty(g);
+    engine_destroy(g);
+}
+
 static void full_queue_is_busy_and_release_makes_room(void **state)
 {
     (void)state;
@@ -400,6 +423,7 @@ int main(void)
         cmocka_unit_test(cached_prompt_still_computes_its_last_token),
         cmocka_unit_test(answer_of_a_turn_is_cached_for_the_next),
         cmocka_unit_test(long_prompt_is_chunked_under_the_budget),
+        cmocka_unit_test(equal_prompts_are_computed_once),
         cmocka_unit_test(full_queue_is_busy_and_release_makes_room),
         cmocka_unit_test(what_can_never_run_is_refused_with_both_numbers),
         cmocka_unit_test(preemption_loses_no_token),

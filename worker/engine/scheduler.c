@@ -9,6 +9,9 @@
  * Why it ends: rows are planned oldest first and victims are taken youngest first, so the oldest is never a victim as long as
  * it fits alone, which submit has checked. Nothing already planned is unwound, because victims stand behind the taker.
  *
+ * Prompts that share a prefix not yet computed (n choices of one prompt, a system prompt after a restart): the first one
+ * computes it, the others wait for it and then match.
+ *
  * Rejected: swapping blocks out on preemption (there is no lower tier yet; full blocks survive in the cache anyway);
  * admitting a small request past a head that does not fit (starves the head). */
 #include "scheduler.h"
@@ -17,6 +20,8 @@
 
 #include <assert.h>
 #include <string.h>
+
+enum { HOLD_BLOCKS = 4 }; /* a shared run shorter than this is computed twice rather than waited for */
 
 struct sched {
     struct sched_options o;
@@ -221,6 +226,23 @@ static void plan_chunk(struct sched *s, uint32_t slot)
         give(s, slot, n);
 }
 
+/* Is a running prompt about to compute the blocks that come next for `q`? Then waiting is cheaper than computing them twice:
+ * the budget goes to that prompt meanwhile, and nobody behind `q` may overtake it anyway. An identity covers all tokens
+ * before it, so one comparison a few blocks ahead decides for the whole run. The producer runs, hence ends, so the wait does. */
+static bool being_computed(const struct sched *s, const struct sched_seq *q)
+{
+    uint32_t at = q->kv.n_blocks + HOLD_BLOCKS - 1;
+    if (!q->kv.ids || at >= q->kv.n_ids || (at + 1) * q->kv.block_tokens >= q->n_tokens)
+        return false;
+    for (uint32_t i = 0; i < s->n_run; i++) {
+        const struct sched_seq *r = &s->seqs[s->run[i]];
+        if (!decodes(r) && !r->kv.apart && r->kv.n_full <= q->kv.n_blocks && at < r->kv.n_ids &&
+            kv_id_eq(&r->kv.ids[at], &q->kv.ids[at]))
+            return true;
+    }
+    return false;
+}
+
 /* Blocks for all known tokens of the head, with one block per running sequence left over. */
 static bool admit_head(struct sched *s)
 {
@@ -228,7 +250,7 @@ static bool admit_head(struct sched *s)
     struct sched_seq *q = &s->seqs[slot];
     uint32_t matched = kv_seq_match(&q->kv, s->kv, q->n_tokens - 1);
     uint32_t need = kv_seq_blocks_for(q->n_tokens, q->kv.block_tokens) - q->kv.n_blocks;
-    if ((uint64_t)need + s->n_run > kv_prefix_available(s->kv)) {
+    if ((uint64_t)need + s->n_run > kv_prefix_available(s->kv) || being_computed(s, q)) {
         kv_seq_release(&q->kv, s->kv);
         return false;
     }

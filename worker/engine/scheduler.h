@@ -12,6 +12,7 @@
  * Promises, which the tests check:
  * - Decode rows go first, then chunks of prompts in order of arrival, within max_num_batched_tokens.
  * - Nobody overtakes the head of the queue, and the oldest running sequence is in every plan.
+ * - A prompt whose next blocks a running prompt is computing waits for them at the head of the queue.
  * - The youngest running sequence gives way when an older one needs a block; it waits at its arrival position.
  * - A sequence that fits the pool alone ends: the oldest one is never preempted.
  */

@@ -1,0 +1,273 @@
+/* The side of the engine that other threads see: making and unmaking it, and the ends of the two rings that the submitting
+ * thread holds. Requests are checked, copied into their slot and hashed here, on the caller's thread: the loop only ever
+ * sees what can run, and never waits for a long prompt's identities. */
+#include "engine_state.h"
+
+#include "mem.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* ---- create, start, destroy ------------------------------------------------------------------------------------------ */
+
+static int create_parts(struct engine *g, struct err *e)
+{
+    const struct engine_options *o = &g->o;
+    uint32_t n_slots = g->limits.n_slots;
+    int rc = req_table_create(&g->reqs, &g->limits, e);
+    if (rc == ST_OK)
+        rc = kv_prefix_create(&g->kv, o->n_blocks, e);
+    struct sched_options so = {.n_slots = n_slots,
+                               .max_num_seqs = o->max_num_seqs,
+                               .max_num_batched_tokens = o->max_num_batched_tokens,
+                               .test_seed = o->test_seed};
+    if (rc == ST_OK)
+        rc = sched_create(&g->sched, &so, g->kv, e);
+    if (rc == ST_OK)
+        rc = batch_create(&g->batch, o->max_num_batched_tokens, o->max_num_seqs, o->block_tokens, e);
+    if (rc != ST_OK)
+        return rc;
+    g->event_capacity = (uint64_t)n_slots + 4 * (uint64_t)o->max_num_seqs;
+    g->free_slots = mem_zalloc(n_slots, sizeof *g->free_slots);
+    g->live = mem_zalloc(n_slots, sizeof *g->live);
+    g->live_at = mem_zalloc(n_slots, sizeof *g->live_at);
+    if (!g->free_slots || !g->live || !g->live_at ||
+        ring_create(&g->inbox, 2 * n_slots, sizeof(struct message)) != ST_OK ||
+        ring_create(&g->events, (uint32_t)g->event_capacity, sizeof(struct engine_event)) != ST_OK)
+        return err_set(e, ST_ENOMEM, "engine: no memory for %u request slots", n_slots);
+    for (uint32_t i = 0; i < n_slots; i++)
+        g->free_slots[i] = n_slots - 1 - i;
+    g->n_free_slots = n_slots;
+    return ST_OK;
+}
+
+static int create_device_parts(struct engine *g, struct err *e)
+{
+    struct be *be = g->o.be;
+    size_t bytes;
+    int rc = be->ops->kv_create(be, &g->core.kv, &g->be_kv, e);
+    if (rc != ST_OK)
+        return rc;
+    if (!mem_mul(g->core.vocab, g->o.max_num_seqs, &bytes) || !mem_mul(bytes, sizeof(float), &bytes) ||
+        !(g->logits = be->ops->buffer_create(be, bytes)))
+        return err_set(e, ST_ENOMEM, "engine: no memory for %u rows of logits", g->o.max_num_seqs);
+    return ST_OK;
+}
+
+static int check_options(const struct engine_options *o, const struct engine_core *c, struct err *e)
+{
+    if (o->block_tokens == 0 || o->block_tokens % 16 != 0 || o->block_tokens > 4096)
+        return err_set(e, ST_EINVAL, "block-size %u: a multiple of 16, at most 4096", o->block_tokens);
+    if (o->max_num_seqs == 0 || o->max_num_seqs > 65536 || o->max_queue > 1u << 20)
+        return err_set(e, ST_EINVAL, "max-num-seqs %u (1 to 65536), max-queue %u (to 1048576)",
+                       o->max_num_seqs, o->max_queue);
+    if ((uint64_t)o->n_blocks * o->block_tokens > UINT32_MAX)
+        return err_set(e, ST_EINVAL, "%u KV blocks of %u tokens: at most 2^32 - 1 positions", o->n_blocks,
+                       o->block_tokens);
+    if (c->vocab == 0 || c->vocab > INT32_MAX)
+        return err_set(e, ST_EINVAL, "vocabulary of %u tokens", c->vocab);
+    return ST_OK;
+}
+
+int engine_core_create(struct engine **out, const struct engine_options *o, const struct engine_core *c,
+                       struct err *e)
+{
+    int rc = check_options(o, c, e);
+    if (rc != ST_OK)
+        return rc;
+    struct engine *g = mem_zalloc(1, sizeof *g);
+    if (!g)
+        return err_set(e, ST_ENOMEM, "engine: no memory");
+    g->o = *o;
+    g->core = *c;
+    g->core.fingerprint = NULL; /* the caller's */
+    g->core.kv.block_tokens = o->block_tokens;
+    g->core.kv.n_blocks = o->n_blocks;
+    g->core.kv.type = o->kv_type;
+    g->limits = (struct req_limits){.n_slots = o->max_num_seqs + o->max_queue,
+                                    .context_length = o->context_length,
+                                    .block_tokens = o->block_tokens,
+                                    .n_blocks = o->n_blocks,
+                                    .vocab = c->vocab};
+    /* The same weights with KV of another type are another computation. */
+    struct hash h;
+    hash_init(&h);
+    hash_update(&h, c->fingerprint, c->fingerprint_bytes);
+    hash_update(&h, be_type_name(o->kv_type), strlen(be_type_name(o->kv_type)));
+    hash_final(&h, g->fingerprint);
+    rc = create_parts(g, e);
+    if (rc == ST_OK)
+        rc = create_device_parts(g, e);
+    if (rc != ST_OK) {
+        engine_destroy(g);
+        return rc;
+    }
+    atomic_store(&g->stats.blocks_free, o->n_blocks);
+    *out = g;
+    return ST_OK;
+}
+
+int engine_start(struct engine *g, struct err *e)
+{
+    int rc = pthread_create(&g->thread, NULL, engine_loop, g);
+    if (rc != 0)
+        return err_set(e, ST_ENOMEM, "engine: no thread: %s", strerror(rc));
+    g->started = true;
+    return ST_OK;
+}
+
+void engine_destroy(struct engine *g)
+{
+    if (!g)
+        return;
+    if (g->started) {
+        atomic_store(&g->stopping, true);
+        ring_kick(g->inbox);
+        pthread_join(g->thread, NULL);
+    }
+    if (g->logits)
+        g->o.be->ops->buffer_destroy(g->o.be, g->logits);
+    if (g->be_kv)
+        g->o.be->ops->kv_destroy(g->o.be, g->be_kv);
+    batch_destroy(g->batch);
+    sched_destroy(g->sched);
+    kv_prefix_destroy(g->kv);
+    req_table_destroy(g->reqs);
+    ring_destroy(g->inbox);
+    ring_destroy(g->events);
+    mem_free(g->free_slots);
+    mem_free(g->live);
+    mem_free(g->live_at);
+    mem_free(g);
+}
+
+/* ---- submitting thread ------------------------------------------------------------------------------------------------ */
+
+static void send(struct engine *g, enum message_type type, uint32_t slot, uint32_t gen)
+{
+    struct message m = {.type = type, .slot = slot, .gen = gen};
+    int rc = ring_push(g->inbox, &m);
+    assert(rc == ST_OK);
+    (void)rc;
+}
+
+int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *slot_out, uint32_t *gen_out,
+                  struct err *e)
+{
+    int rc = req_validate(&g->limits, r, e);
+    if (rc != ST_OK)
+        return rc;
+    if (atomic_load(&g->stopping))
+        return err_set(e, ST_EDRAIN, "the engine is shutting down");
+    if (atomic_load(&g->stats.failed))
+        return err_set(e, ST_EDEVICE, "the device has failed; the worker must be restarted");
+    if (g->n_free_slots == 0)
+        return err_set(e, ST_EBUSY, "all %u request slots are in use", g->limits.n_slots);
+    uint32_t slot = g->free_slots[--g->n_free_slots];
+    struct req *q = req_at(g->reqs, slot);
+    req_fill(q, r);
+    q->used = true;
+    q->ended = q->cancelling = false;
+    struct sched_seq *s = sched_seq(g->sched, slot);
+    *s = (struct sched_seq){.n_prompt = r->n_prompt, .n_tokens = r->n_prompt};
+    s->kv = (struct kv_seq){.table = q->table,
+                            .ids = g->o.prefix_caching ? q->ids : NULL,
+                            .tokens = q->tokens,
+                            .block_tokens = g->o.block_tokens,
+                            .cap_blocks = kv_seq_blocks_for(g->limits.context_length, g->o.block_tokens)};
+    if (g->o.prefix_caching) {
+        kv_id_root(&s->kv.root, g->fingerprint, sizeof g->fingerprint, r->cache_salt, sizeof r->cache_salt);
+        kv_seq_hash(&s->kv, r->n_prompt);
+    }
+    *slot_out = slot;
+    *gen_out = q->gen;
+    send(g, MSG_SUBMIT, slot, q->gen);
+    return ST_OK;
+}
+
+static struct req *req_of(struct engine *g, uint32_t slot, uint32_t gen)
+{
+    if (slot >= g->limits.n_slots)
+        return NULL;
+    struct req *q = req_at(g->reqs, slot);
+    return q->used && q->gen == gen ? q : NULL;
+}
+
+void engine_cancel(struct engine *g, uint32_t slot, uint32_t gen)
+{
+    struct req *q = req_of(g, slot, gen);
+    if (!q || q->ended || q->cancelling)
+        return;
+    q->cancelling = true;
+    send(g, MSG_CANCEL, slot, gen);
+}
+
+void engine_release(struct engine *g, uint32_t slot, uint32_t gen)
+{
+    struct req *q = req_of(g, slot, gen);
+    if (!q || !q->ended)
+        return;
+    q->used = false;
+    q->gen++;
+    g->free_slots[g->n_free_slots++] = slot;
+}
+
+int engine_event_fd(const struct engine *g)
+{
+    return ring_fd(g->events);
+}
+
+bool engine_pop_event(struct engine *g, struct engine_event *out)
+{
+    if (!ring_pop(g->events, out))
+        return false;
+    if (out->type == ENGINE_END)
+        req_at(g->reqs, out->slot)->ended = true;
+    atomic_fetch_add(&g->popped, 1);
+    if (atomic_load(&g->want_room) && atomic_exchange(&g->want_room, false))
+        ring_kick(g->inbox);
+    return true;
+}
+
+bool engine_event_sleep(struct engine *g)
+{
+    return ring_sleep(g->events);
+}
+
+void engine_event_drain_fd(struct engine *g)
+{
+    ring_drain_fd(g->events);
+}
+
+uint32_t engine_slots(const struct engine *g)
+{
+    return g->limits.n_slots;
+}
+
+uint32_t engine_blocks_for(const struct engine *g, uint32_t n_tokens)
+{
+    return kv_seq_blocks_for(n_tokens, g->o.block_tokens);
+}
+
+void engine_stats(const struct engine *g, struct engine_stats *out)
+{
+    const struct counters *c = &g->stats;
+    *out = (struct engine_stats){
+        .running = atomic_load(&c->running),
+        .waiting = atomic_load(&c->waiting),
+        .blocks_total = g->o.n_blocks,
+        .blocks_free = atomic_load(&c->blocks_free),
+        .blocks_cached = atomic_load(&c->blocks_cached),
+        .prefix_query_tokens = atomic_load(&c->prefix_query_tokens),
+        .prefix_hit_tokens = atomic_load(&c->prefix_hit_tokens),
+        .prompt_tokens = atomic_load(&c->prompt_tokens),
+        .output_tokens = atomic_load(&c->output_tokens),
+        .steps = atomic_load(&c->steps),
+        .preemptions = atomic_load(&c->preemptions),
+        .cancelled = atomic_load(&c->cancelled),
+        .step_rows = atomic_load(&c->step_rows),
+        .step_ns = atomic_load(&c->step_ns),
+        .device_ns = atomic_load(&c->device_ns),
+        .failed = atomic_load(&c->failed),
+    };
+}

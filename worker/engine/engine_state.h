@@ -1,0 +1,73 @@
+/* engine_state: the engine's two halves and what each owns: engine.c (the loop) and engine_front.c (the other side of the rings).
+ *
+ * Owns     as marked in struct engine.
+ * Units    slots, tokens; times are clock_now_ns values.
+ * States   see engine.h.
+ * Threads  fields are the engine thread's or the submitting thread's as marked; what both touch is a ring or atomic.
+ * Errors   -
+ * Bounds   -
+ * Source   docs/ARCHITECTURE.md section 3 "Threads".
+ */
+#ifndef STATOR_ENGINE_STATE_H
+#define STATOR_ENGINE_STATE_H
+
+#include "batch.h"
+#include "engine_core.h"
+#include "hash.h"
+#include "req.h"
+#include "ring.h"
+#include "scheduler.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum message_type { MSG_SUBMIT = 1, MSG_CANCEL };
+
+struct message {
+    uint32_t type, slot, gen;
+};
+
+struct counters {
+    _Atomic uint32_t running, waiting, blocks_free, blocks_cached;
+    _Atomic uint64_t prefix_query_tokens, prefix_hit_tokens, prompt_tokens, output_tokens;
+    _Atomic uint64_t steps, preemptions, cancelled, step_rows, step_ns, device_ns;
+    _Atomic bool failed;
+};
+
+struct engine {
+    struct engine_options o;
+    struct engine_core core;
+    struct req_limits limits;
+    uint8_t fingerprint[HASH_BYTES];
+    struct req_table *reqs;
+    struct ring *inbox, *events;
+    pthread_t thread;
+    bool started;
+    _Atomic bool stopping;
+
+    /* submitting thread */
+    uint32_t *free_slots; /* [n_slots] */
+    uint32_t n_free_slots;
+
+    /* engine thread */
+    struct kv_prefix *kv;
+    struct sched *sched;
+    struct batch *batch;
+    struct be_kv *be_kv;
+    float *logits;     /* backend buffer [max_num_seqs][vocab] */
+    uint32_t *live;    /* [n_slots] slots with an unfinished request, for the day when all must end */
+    uint32_t *live_at; /* [n_slots] place in live */
+    uint32_t n_live;
+    uint64_t pushed;
+    uint64_t event_capacity;
+    int64_t now_ns;
+    int failed_status;
+
+    _Atomic uint64_t popped;
+    _Atomic bool want_room;
+    struct counters stats;
+};
+
+void *engine_loop(void *engine); /* the thread */
+
+#endif
