@@ -22,7 +22,7 @@ struct server {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t up;
-    bool listening;
+    bool listening, leave;
     int run_status;
 };
 
@@ -42,6 +42,11 @@ static void *server_thread(void *arg)
     pthread_cond_signal(&s->up);
     pthread_mutex_unlock(&s->lock);
     s->run_status = st ? st : http_run(h, &e);
+    /* whoever asked for the stop is still inside http_stop, perhaps */
+    pthread_mutex_lock(&s->lock);
+    while (!s->leave)
+        pthread_cond_wait(&s->up, &s->lock);
+    pthread_mutex_unlock(&s->lock);
     http_destroy(h);
     return NULL;
 }
@@ -80,6 +85,10 @@ static void server_start(struct server *s)
 
 static void server_join(struct server *s)
 {
+    pthread_mutex_lock(&s->lock);
+    s->leave = true;
+    pthread_cond_signal(&s->up);
+    pthread_mutex_unlock(&s->lock);
     pthread_join(s->thread, NULL);
     fake_engine_destroy(s->engine);
 }

@@ -456,10 +456,10 @@ static void a_failed_engine_ends_the_server(void **state)
     server_options(&d);
     server_start(&d);
     atomic_store(&d.engine->device_failed, true);
-    struct buf b = exchange(&d, "GET", "/health", "", (struct str){0});
-    buf_fini(&b);
+    int fd = client_open(&d); /* any event turns the loop */
     server_join(&d);
     assert_int_equal(d.run_status, ST_EDEVICE);
+    close(fd);
 }
 
 static void addresses_are_judged(void **state)

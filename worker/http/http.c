@@ -234,9 +234,14 @@ static void tick(struct http *h, int64_t now)
     h->next_tick_ns = now + (int64_t)(h->calls.draining ? 20 : every) * NS_PER_MS;
     http_jobs_tick(h->jobs, now);
     http_calls_tick(&h->calls, now);
+}
+
+/* Looked at in every turn: an engine fails while it works, so its last events wake us. */
+static bool engine_failed(const struct http *h)
+{
     struct engine_stats s;
     engine_stats(h->o.engine, &s);
-    h->calls.failed = s.failed;
+    return s.failed;
 }
 
 int http_run(struct http *h, struct err *e)
@@ -246,6 +251,7 @@ int http_run(struct http *h, struct err *e)
         MHD_run(h->daemon);
         int64_t now = clock_now_ns();
         tick(h, now);
+        h->calls.failed = engine_failed(h);
         if (ended(h, now))
             break;
         if (h->calls.failed && http_jobs_count(h->jobs) == 0)

@@ -4,7 +4,7 @@
  * Units    ms, bytes, tokens.
  * States   create (listens) -> run -> (drain | stop) -> run returns -> destroy.
  * Threads  create, run, destroy: one thread, the io thread; it is also the engine's event consumer. drain, stop: any thread
- *          and signal handlers. port: any.
+ *          and signal handlers, before destroy begins. port: any.
  * Errors   create: ST_EIO / ST_EINVAL with the address ("port 8099 is in use"), ST_ENOMEM.
  * Bounds   max_connections, max_body_bytes, stream_bytes_max per stream; idle = asleep, no timer runs.
  * Source   OpenAI API reference; RFC 9110, 9112; libmicrohttpd 0.9.75 in external epoll mode.
