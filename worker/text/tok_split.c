@@ -57,12 +57,11 @@ static size_t put_escape(struct buf *b, const char *p, size_t n, bool in_class)
         buf_put(b, p, n);
         return n;
     }
-    static const char *const sets[] = {"sS" SPACES, "wW" WORDS, "hH0-9a-fA-F"};
-    const char *set = NULL;
-    for (int i = 0; i < 3; i++)
-        if (p[1] == sets[i][0] || p[1] == sets[i][1])
-            set = sets[i] + 2;
-    bool negated = set && p[1] < 'a';
+    static const char *const sets[] = {SPACES, WORDS, "0-9a-fA-F"};
+    static const char letters[] = "swhSWH";
+    const char *at = memchr(letters, p[1], 6);
+    const char *set = at ? sets[(at - letters) % 3] : NULL;
+    bool negated = p[1] < 'a';
     if (p[1] == 'b' && !in_class) {
         buf_puts(b, EDGE);
         return 2;
