@@ -1,4 +1,5 @@
-/* Template source, a NUL, then JSON for the messages. Anything may be refused; nothing may break or run on. */
+/* Template source, a NUL, then JSON for the messages. Anything may be refused; nothing may break or run on.
+ * */
 #include "chat.h"
 #include "json.h"
 

@@ -1,5 +1,5 @@
-/* Feature snippets against Jinja2's golden results, and what goldens cannot show: budgets, failing allocations,
- * sharing one program, hostile sources. */
+/* Feature snippets against Jinja2's golden results, and what goldens cannot show: budgets, failing
+ * allocations, sharing one program, hostile sources. */
 #include "text/chat_golden.h"
 
 #include <pthread.h>

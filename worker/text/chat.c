@@ -1,7 +1,7 @@
-/* A chat template is a program that arrives with the model and is run on every request, on input that strangers
- * write. So it is compiled once (text -> tokens -> tree, chat_lex, chat_parse, chat_expr), kept immutable, and
- * rendered by walking the tree (chat_exec, chat_eval) with all mutable state in one struct chat_run per call.
- * Steps, output, memory and recursion are budgeted there: any template ends, quickly. */
+/* A chat template is a program that arrives with the model and is run on every request, on input that
+ * strangers write. So it is compiled once (text -> tokens -> tree, chat_lex, chat_parse, chat_expr), kept
+ * immutable, and rendered by walking the tree (chat_exec, chat_eval) with all mutable state in one struct
+ * chat_run per call. Steps, output, memory and recursion are budgeted there: any template ends, quickly. */
 #define _GNU_SOURCE
 #include "chat.h"
 

@@ -1,6 +1,6 @@
-/* Expressions are evaluated by walking the tree: chat templates are small and short-lived, and a walk of interned
- * names and pre-resolved filters renders a long conversation in microseconds; byte code would buy little. Calls of
- * the form obj.method(...) skip the bound method that Python would make in between. */
+/* Expressions are evaluated by walking the tree: chat templates are small and short-lived, and a walk of
+ * interned names and pre-resolved filters renders a long conversation in microseconds; byte code would buy
+ * little. Calls of the form obj.method(...) skip the bound method that Python would make in between. */
 #include "chat_run.h"
 
 #include <string.h>

@@ -1,6 +1,7 @@
-/* Statements. Names live in scopes that loops, macros and blocks open and `if` does not, as in Jinja: a variable set
- * in a loop is gone in the next turn. The outermost scope is an array indexed by name; inner ones are short lists
- * searched from the newest. A macro keeps the scope it was defined in; such a scope is not reused for the next turn. */
+/* Statements. Names live in scopes that loops, macros and blocks open and `if` does not, as in Jinja: a
+ * variable set in a loop is gone in the next turn. The outermost scope is an array indexed by name; inner
+ * ones are short lists searched from the newest. A macro keeps the scope it was defined in; such a scope is
+ * not reused for the next turn. */
 #include "chat_run.h"
 
 #include <string.h>
@@ -136,7 +137,8 @@ static enum chat_flow exec_with(struct chat_run *r, const struct chat_node *n)
     return flow;
 }
 
-/* The values a loop walks: as a list, less what its filter refuses. Ranges stay lazy when nothing filters them. */
+/* The values a loop walks: as a list, less what its filter refuses. Ranges stay lazy when nothing filters
+ * them. */
 static struct value loop_items(struct chat_run *r, const struct chat_node *n, struct value v)
 {
     if (v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_VIEW) {

@@ -1,6 +1,6 @@
-/* Recursive descent over expressions, one function per level of precedence, in Jinja's order: which differs from
- * Python's in that `~` binds tighter than + and looser than *, and ** groups to the left. Filters and tests are looked
- * up here once; an unknown one fails when it is reached, as a template may guard it. */
+/* Recursive descent over expressions, one function per level of precedence, in Jinja's order: which differs
+ * from Python's in that `~` binds tighter than + and looser than *, and ** groups to the left. Filters and
+ * tests are looked up here once; an unknown one fails when it is reached, as a template may guard it. */
 #include "chat_parse.h"
 
 #include "chat_run.h"

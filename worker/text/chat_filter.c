@@ -1,5 +1,5 @@
-/* Filters on single values: text, numbers, JSON. Those that work on sequences are in chat_filter_list.c. A filter that
- * Jinja builds from a str method calls ours. */
+/* Filters on single values: text, numbers, JSON. Those that work on sequences are in chat_filter_list.c. A
+ * filter that Jinja builds from a str method calls ours. */
 #include "chat_run.h"
 
 #include "chat_text.h"
@@ -227,7 +227,8 @@ FILTER(f_abs)
     return chat_negate(r, INT(i), i < 0);
 }
 
-/* Python rounds to the nearest decimal, ties to even: exactly what printf does with the exact binary value. */
+/* Python rounds to the nearest decimal, ties to even: exactly what printf does with the exact binary value.
+ * */
 static double round_common(double d, int64_t precision)
 {
     char z[400];

@@ -1,5 +1,5 @@
-/* Filters on sequences. Where Jinja returns a generator, so do we (V_GEN): it can be walked once and has no length,
- * which templates notice. Sorting is a merge sort over keys made first, stable as Python's. */
+/* Filters on sequences. Where Jinja returns a generator, so do we (V_GEN): it can be walked once and has no
+ * length, which templates notice. Sorting is a merge sort over keys made first, stable as Python's. */
 #include "chat_run.h"
 
 #include "chat_text.h"
@@ -228,7 +228,8 @@ FILTER(f_map)
     return out;
 }
 
-/* select, reject (by_attribute false), selectattr, rejectattr: a test over the value or one of its attributes. */
+/* select, reject (by_attribute false), selectattr, rejectattr: a test over the value or one of its
+ * attributes. */
 static struct value pick(struct chat_run *r, struct value self, const struct chat_args *a, bool by_attribute,
                          bool keep)
 {

@@ -1,5 +1,5 @@
-/* Python's two ways of formatting: "%d of %s" % (a, b), and "{} of {name:>8.2f}".format(...). Both come down to one
- * specification (fill, sign, width, precision, kind) that put_spec prints. */
+/* Python's two ways of formatting: "%d of %s" % (a, b), and "{} of {name:>8.2f}".format(...). Both come down
+ * to one specification (fill, sign, width, precision, kind) that put_spec prints. */
 #include "chat_run.h"
 
 #include "chat_text.h"
@@ -227,7 +227,8 @@ static bool parse_spec(struct chat_run *r, const char *p, size_t n, struct spec 
     return false;
 }
 
-/* The value of a replacement field such as 0.name[key]; *next counts the automatic ones, -1 after a manual one. */
+/* The value of a replacement field such as 0.name[key]; *next counts the automatic ones, -1 after a manual
+ * one. */
 static struct value field(struct chat_run *r, const char *p, size_t n, const struct chat_args *a,
                           int64_t *next)
 {

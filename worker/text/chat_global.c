@@ -1,5 +1,5 @@
-/* The functions a template finds without anyone passing them in: Jinja's range, dict, namespace, cycler and joiner,
- * and the two that transformers adds. */
+/* The functions a template finds without anyone passing them in: Jinja's range, dict, namespace, cycler and
+ * joiner, and the two that transformers adds. */
 #define _GNU_SOURCE
 #include "chat_run.h"
 

@@ -1,5 +1,6 @@
-/* JSON in and out. In: the request's tree becomes values once per render, borrowing its strings. Out: the tojson that
- * transformers installs, that is Python's json.dumps with its separators and number forms and no HTML escapes. */
+/* JSON in and out. In: the request's tree becomes values once per render, borrowing its strings. Out: the
+ * tojson that transformers installs, that is Python's json.dumps with its separators and number forms and no
+ * HTML escapes. */
 #include "chat_run.h"
 
 #include "chat_text.h"

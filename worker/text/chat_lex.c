@@ -1,7 +1,8 @@
-/* The template text becomes one array of tokens before anything is parsed. Most of the care goes into white space:
- * trim_blocks eats the newline behind a block or comment, lstrip_blocks the indentation in front of one, and - and +
- * override them, each a little differently for {{ }}, {% %} and {# #}. The rules follow Jinja's regular expressions.
- * A block ends at its closing delimiter only when no bracket is open, so that {{ {'a': {}} }} works. */
+/* The template text becomes one array of tokens before anything is parsed. Most of the care goes into white
+ * space: trim_blocks eats the newline behind a block or comment, lstrip_blocks the indentation in front of
+ * one, and - and + override them, each a little differently for {{ }}, {% %} and {# #}. The rules follow
+ * Jinja's regular expressions. A block ends at its closing delimiter only when no bracket is open, so that {{
+ * {'a': {}} }} works. */
 #include "chat_prog.h"
 
 #include "chat_text.h"
@@ -167,7 +168,8 @@ static int hex_digits(const char *p, size_t n, int want, uint32_t *out)
     return want;
 }
 
-/* One escape at p[0..n) behind the backslash. Returns bytes read, -1 when malformed; an unknown escape reads 0. */
+/* One escape at p[0..n) behind the backslash. Returns bytes read, -1 when malformed; an unknown escape reads
+ * 0. */
 static int unescape(const char *p, size_t n, char *out, int *put)
 {
     static const char from[] = "abfnrtv\\'\"", to[] = "\a\b\f\n\r\t\v\\'\"";
@@ -245,7 +247,8 @@ static bool digit_of(char c, int base)
     return base == 16 && (c | 32) >= 'a' && (c | 32) <= 'f';
 }
 
-/* Digits with single underscores between them; copies the digits to `out` and returns the offset behind them. */
+/* Digits with single underscores between them; copies the digits to `out` and returns the offset behind them.
+ * */
 static size_t digits(const struct lexer *x, size_t at, int base, char *out, size_t *n, size_t max)
 {
     for (; at < x->n; at++) {

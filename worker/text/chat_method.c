@@ -1,5 +1,6 @@
-/* Methods of str, dict, list and tuple. Rows without a function are methods that Python has and the immutable sandbox
- * (or this interpreter) does not offer: they must still be known, because they hide dict items of the same name. */
+/* Methods of str, dict, list and tuple. Rows without a function are methods that Python has and the immutable
+ * sandbox (or this interpreter) does not offer: they must still be known, because they hide dict items of the
+ * same name. */
 #include "chat_run.h"
 
 #include "chat_text.h"
@@ -226,7 +227,8 @@ METHOD(m_splitlines)
     return list;
 }
 
-/* Narrows self to [start, end) in characters, as find, count and startswith allow. False: start is beyond the end. */
+/* Narrows self to [start, end) in characters, as find, count and startswith allow. False: start is beyond the
+ * end. */
 static bool window(struct chat_run *r, struct value *self, const struct chat_args *a, size_t *skipped_bytes)
 {
     int64_t n = 0, bound[2] = {0, 0};

@@ -1,5 +1,6 @@
-/* Variable names become small integers at compile time, so that a lookup while rendering compares numbers and the
- * outermost scope is a plain array. The names that the interpreter itself knows come first, at fixed ids. */
+/* Variable names become small integers at compile time, so that a lookup while rendering compares numbers and
+ * the outermost scope is a plain array. The names that the interpreter itself knows come first, at fixed ids.
+ * */
 #include "chat_prog.h"
 
 #include <string.h>

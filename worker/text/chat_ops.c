@@ -1,6 +1,7 @@
-/* Operators, subscripts and attributes. Attribute access follows the sandbox: a real attribute (a method) wins over an
- * item of the same name, methods that would change a list or dict are hidden, and what is not there is Undefined,
- * which fails only when something is done with it. Integers are 64 bits; leaving that range is an error, not a wrap. */
+/* Operators, subscripts and attributes. Attribute access follows the sandbox: a real attribute (a method)
+ * wins over an item of the same name, methods that would change a list or dict are hidden, and what is not
+ * there is Undefined, which fails only when something is done with it. Integers are 64 bits; leaving that
+ * range is an error, not a wrap. */
 #include "chat_run.h"
 
 #include "chat_text.h"

@@ -1,7 +1,8 @@
-/* Statements, and the small tools that both halves of the parser use. Errors stick: the first one is reported, the
- * token pointer is parked on the closing T_EOF, and every function returns a harmless dummy node, so that no caller
- * checks for NULL. Depth is limited twice: the parser's own recursion (nest) and the tree that rendering will
- * recurse over, which long operator chains make deep without any nesting in the source. */
+/* Statements, and the small tools that both halves of the parser use. Errors stick: the first one is
+ * reported, the token pointer is parked on the closing T_EOF, and every function returns a harmless dummy
+ * node, so that no caller checks for NULL. Depth is limited twice: the parser's own recursion (nest) and the
+ * tree that rendering will recurse over, which long operator chains make deep without any nesting in the
+ * source. */
 #include "chat_parse.h"
 
 #include <string.h>

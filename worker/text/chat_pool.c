@@ -1,6 +1,6 @@
-/* Rendering makes thousands of small values that all die together, so both the program and a render take from a bump
- * allocator made of growing chunks. Chunks start small: most renders need 20 kB, and a large first chunk would cost
- * page faults on every request. Rejected: base arenas, which are of one fixed size. */
+/* Rendering makes thousands of small values that all die together, so both the program and a render take from
+ * a bump allocator made of growing chunks. Chunks start small: most renders need 20 kB, and a large first
+ * chunk would cost page faults on every request. Rejected: base arenas, which are of one fixed size. */
 #include "chat_prog.h"
 
 #include "mem.h"

@@ -1,5 +1,6 @@
-/* str() and repr() as Python prints them, straight into the output buffer: nothing is built only to be copied. Code
- * that needs text as a value (macros, ~, filters) prints at the end of the same buffer and cuts it off again. */
+/* str() and repr() as Python prints them, straight into the output buffer: nothing is built only to be
+ * copied. Code that needs text as a value (macros, ~, filters) prints at the end of the same buffer and cuts
+ * it off again. */
 #include "chat_run.h"
 
 #include "chat_text.h"

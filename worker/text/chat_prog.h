@@ -1,6 +1,7 @@
-/* chat_prog: the compiled form of a chat template: values as constants, tokens, tree, and the steps that make it.
+/* chat_prog: the compiled form of a chat template: values as constants, tokens, tree, and what makes it.
  *
- * Owns     a chat_pool owns its chunks; tokens, nodes and constants live in the pool of the chat they belong to.
+ * Owns     a chat_pool owns its chunks; tokens, nodes and constants live in the pool of the chat they belong
+ *          to.
  * Units    bytes; lines count from 1.
  * States   pool: zeroed -> take* -> fini.
  * Threads  a pool has one owner; a finished program is read-only and shared by all renderers.

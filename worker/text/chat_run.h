@@ -1,12 +1,13 @@
 /* chat_run: values while a template renders: making, comparing, walking and printing them as Python does.
  *
- * Owns     a run owns its pool; every value made in a run dies with it. Strings may borrow from the input and the
- *          program.
+ * Owns     a run owns its pool; every value made in a run dies with it. Strings may borrow from the input
+ *          and the program.
  * Units    steps: one per evaluated node, one per value walked, one per 64 bytes of text worked on.
  * States   one run per chat_render.
  * Threads  one.
  * Errors   sticky in `st`, set by chat_fail; functions then return V_UNDEF and change nothing more.
- * Bounds   CHAT_STEPS_MAX, CHAT_OUTPUT_MAX, CHAT_MEMORY_MAX, CHAT_DEPTH_MAX calls, EVAL_DEPTH_MAX levels of C recursion.
+ * Bounds   CHAT_STEPS_MAX, CHAT_OUTPUT_MAX, CHAT_MEMORY_MAX, CHAT_DEPTH_MAX calls, EVAL_DEPTH_MAX levels of
+ *          C recursion.
  * Source   CPython 3.11 and Jinja 3.1 behaviour.
  */
 #ifndef STATOR_CHAT_RUN_H

@@ -1,6 +1,7 @@
-/* Python strings are sequences of code points; ours are UTF-8. Positions are therefore counted on demand, with an
- * ASCII fast path, because chat templates slice short strings and measure long ones rarely. Case mapping covers the
- * scripts that have case and are in common use, by ranges instead of a full Unicode table. */
+/* Python strings are sequences of code points; ours are UTF-8. Positions are therefore counted on demand,
+ * with an ASCII fast path, because chat templates slice short strings and measure long ones rarely. Case
+ * mapping covers the scripts that have case and are in common use, by ranges instead of a full Unicode table.
+ * */
 #define _GNU_SOURCE
 #include "chat_text.h"
 

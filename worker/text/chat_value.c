@@ -1,7 +1,8 @@
-/* Values are 16 bytes, passed by value; what does not fit hangs off the run's pool and is never freed singly. Python's
- * rules for truth, equality and order live here in one place. Dicts keep insertion order in an array; a hash index is
- * made only when they outgrow a handful of keys, because message objects have two to five.
- * Every walk over something that can be large charges steps, so that time is bounded wherever size is. */
+/* Values are 16 bytes, passed by value; what does not fit hangs off the run's pool and is never freed singly.
+ * Python's rules for truth, equality and order live here in one place. Dicts keep insertion order in an
+ * array; a hash index is made only when they outgrow a handful of keys, because message objects have two to
+ * five. Every walk over something that can be large charges steps, so that time is bounded wherever size is.
+ * */
 #include "chat_run.h"
 
 #include "chat_text.h"
