@@ -46,6 +46,7 @@ static int set_chat(struct bundle *b, struct str source, const char *where, stru
         return err_set(e, ST_ETOOBIG, "%s: chat template of %zu bytes, limit %d", where, source.n,
                        BUNDLE_TEMPLATE_MAX);
     struct err inner = {0};
+    b->knows_developer = memmem(source.p, source.n, "developer", 9) != NULL;
     int st = chat_create(&b->chat, source, &inner);
     return st ? err_set(e, st, "%s: chat template: %.150s", where, inner.text) : ST_OK;
 }
@@ -103,7 +104,7 @@ static int take_strings(const struct gguf *g, const char *key, struct str **out,
     if (!*out)
         return err_set(e, ST_ENOMEM, "%s: %s: no memory", gguf_name(g), key);
     size_t n = 0;
-    while (n < a.n && gguf_array_str(&a, *out + n))
+    while (gguf_array_str(&a, *out + n)) /* never more than the a.n of above */
         n++;
     *n_out = n;
     return ST_OK;

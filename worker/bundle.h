@@ -20,7 +20,8 @@ enum { BUNDLE_JSON_MAX = 128 << 20, BUNDLE_TEMPLATE_MAX = 4 << 20, BUNDLE_EOG_MA
 
 struct bundle {
     struct tok *tok;
-    struct chat *chat; /* may be NULL */
+    struct chat *chat;    /* may be NULL */
+    bool knows_developer; /* the template speaks of the role "developer" */
     char why_no_chat[200];
     char *name;      /* default served name: the file's name without ".gguf", or the folder's */
     char *bos, *eos; /* as the template sees them; "" when there is none */

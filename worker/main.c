@@ -1,0 +1,383 @@
+/* main: start order, signals, stop order.
+ *
+ *   config -> backend -> model (headers) -> sizes -> weights | tokenizer -> engine -> http -> ready
+ *
+ * Weights are packed by the backend's threads while the tokenizer's tables are built on a thread of their own: together they
+ * are nearly all of the time from exec to ready. The io thread runs the endpoint; this thread waits for signals. Everything is
+ * undone in reverse order by `stop`, whatever was reached. */
+#define _GNU_SOURCE
+#include "bundle.h"
+#include "clock.h"
+#include "config.h"
+#include "engine.h"
+#include "http.h"
+#include "log.h"
+#include "mem.h"
+#include "model.h"
+#include "sizing.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern char **environ;
+
+enum { API_KEYS_MAX = 1024, NAMES_MAX = 2 };
+
+struct worker {
+    struct config config;
+    struct be *be;
+    struct model *model;
+    struct bundle bundle;
+    struct sizing sizing;
+    struct engine *engine;
+    struct http *http;
+    struct buf key_text; /* --api-key-file, cut into keys in place */
+    struct str keys[API_KEYS_MAX], names[NAMES_MAX];
+    int32_t eog[ENGINE_STOP_TOKENS_MAX];
+    uint32_t n_keys, n_names, n_eog;
+};
+
+/* ---- parts of the start ------------------------------------------------------------------------------------------ */
+
+static int load_keys(struct worker *w, struct err *e)
+{
+    const struct config *c = &w->config;
+    if (c->api_key)
+        w->keys[w->n_keys++] = str_from(c->api_key);
+    if (!c->api_key_file)
+        return ST_OK;
+    FILE *f = fopen(c->api_key_file, "re");
+    if (!f)
+        return err_set(e, ST_EIO, "--api-key-file: %s: %s", c->api_key_file, strerror(errno));
+    char chunk[4096];
+    w->key_text.limit = 1 << 20;
+    for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
+        buf_put(&w->key_text, chunk, n);
+    int bad = ferror(f) || w->key_text.failed;
+    fclose(f);
+    if (bad)
+        return err_set(e, ST_EIO, "--api-key-file: %s cannot be read, or is larger than 1 MiB",
+                       c->api_key_file);
+    for (char *at = w->key_text.p, *line; (line = strsep(&at, "\r\n"));) {
+        if (*line == 0)
+            continue;
+        if (w->n_keys == API_KEYS_MAX)
+            return err_set(e, ST_EINVAL, "--api-key-file: more than %d keys", API_KEYS_MAX);
+        w->keys[w->n_keys++] = str_from(line);
+    }
+    return w->n_keys ? ST_OK : err_set(e, ST_EINVAL, "--api-key-file: %s holds no key", c->api_key_file);
+}
+
+/* Whoever can reach the port can use the machine: other than loopback must be meant. */
+static int check_address(const struct worker *w, struct err *e)
+{
+    const struct config *c = &w->config;
+    if (http_host_is_loopback(c->host) || w->n_keys || c->allow_public)
+        return ST_OK;
+    return err_set(e, ST_EINVAL,
+                   "--host: %s is reachable from other machines: add --api-key(-file) or --allow-public",
+                   c->host);
+}
+
+static enum be_type kv_type(const struct config *c)
+{
+    return strcmp(c->kv_dtype, "f32") == 0 ? BE_F32 : strcmp(c->kv_dtype, "bf16") == 0 ? BE_BF16 : BE_F16;
+}
+
+static int open_model(struct worker *w, struct err *e)
+{
+    const struct config *c = &w->config;
+    const struct be_options o = {.device = c->device,
+                                 .threads = (uint32_t)c->threads,
+                                 .cpu_isa = c->cpu_isa,
+                                 .cpu_exact = strcmp(c->cpu_math, "exact") == 0};
+    int st = be_create(&w->be, &o, e);
+    st = st ? st : model_open(&w->model, c->model, e);
+    if (st)
+        return st;
+    const struct model_info *info = model_info(w->model);
+    struct be_kv_shape shape;
+    model_kv_shape(w->model, (uint32_t)c->block_size, 0, kv_type(c), &shape);
+    const struct sizing_input in = {.context_asked = c->context_length,
+                                    .kv_bytes_asked = c->kv_bytes,
+                                    .context_max = info->context_max,
+                                    .block_tokens = c->block_size,
+                                    .block_bytes = w->be->ops->kv_block_bytes(w->be, &shape),
+                                    .memory_available = sizing_memory_available(),
+                                    .weight_bytes = info->tensor_bytes,
+                                    .max_num_seqs = c->max_num_seqs};
+    if (in.block_bytes == 0)
+        return err_set(e, ST_EUNSUP, "%s: no KV layout for %u heads of %u", info->file, info->n_kv_heads,
+                       info->head_dim);
+    st = sizing_choose(&w->sizing, &in, e);
+    if (!st)
+        log_info("main", "%s: %s %s, %.1f M parameters; %s", info->file, info->arch, info->quant,
+                 (double)info->n_params / 1e6, be_describe(w->be));
+    return st;
+}
+
+/* A bar on a terminal, a line per tenth elsewhere; nothing for models that load at once. */
+struct progress {
+    int64_t started_ns, shown_ns;
+    int tenth;
+};
+
+static void show_progress(void *user, size_t done, size_t total)
+{
+    struct progress *p = user;
+    int64_t now = clock_now_ns();
+    int percent = total ? (int)(100.0 * (double)done / (double)total) : 100;
+    if (now - p->started_ns < NS_PER_S / 2)
+        return;
+    if (isatty(STDERR_FILENO)) {
+        if (now - p->shown_ns < NS_PER_S / 10 && percent < 100)
+            return;
+        p->shown_ns = now;
+        char bar[41];
+        memset(bar, ' ', 40);
+        memset(bar, '#', (size_t)percent * 40 / 100);
+        bar[40] = 0;
+        fprintf(stderr, "\rloading [%s] %3d %%%s", bar, percent, percent >= 100 ? "\n" : "");
+    } else if (percent / 10 > p->tenth) {
+        p->tenth = percent / 10;
+        log_info("main", "loading: %d %%", percent);
+    }
+}
+
+struct bundle_job {
+    struct worker *w;
+    struct err err;
+    int status;
+};
+
+static void *open_bundle(void *arg)
+{
+    struct bundle_job *j = arg;
+    struct worker *w = j->w;
+    j->status =
+        bundle_open(&w->bundle, w->config.model, model_gguf(w->model), w->config.chat_template, &j->err);
+    return NULL;
+}
+
+static int load_model(struct worker *w, struct err *e)
+{
+    struct progress progress = {.started_ns = clock_now_ns()};
+    const struct model_load_options o = {.max_context = w->sizing.context_length,
+                                         .max_rows = (uint32_t)w->config.max_num_batched_tokens,
+                                         .progress = show_progress,
+                                         .user = &progress};
+    struct bundle_job job = {.w = w};
+    pthread_t thread;
+    bool threaded = pthread_create(&thread, NULL, open_bundle, &job) == 0;
+    int st = model_load(w->model, w->be, &o, e);
+    if (threaded)
+        pthread_join(thread, NULL);
+    else
+        open_bundle(&job);
+    if (!st && job.status) {
+        st = job.status;
+        if (e)
+            *e = job.err;
+    }
+    return st;
+}
+
+static void add_eog(struct worker *w, int32_t id)
+{
+    for (uint32_t i = 0; i < w->n_eog; i++)
+        if (w->eog[i] == id)
+            return;
+    if (w->n_eog < ENGINE_STOP_TOKENS_MAX && id >= 0 && (uint32_t)id < model_info(w->model)->vocab)
+        w->eog[w->n_eog++] = id;
+}
+
+static int start_engine(struct worker *w, struct err *e)
+{
+    const struct config *c = &w->config;
+    const struct engine_options o = {.be = w->be,
+                                     .model = w->model,
+                                     .max_num_seqs = (uint32_t)c->max_num_seqs,
+                                     .max_num_batched_tokens = (uint32_t)c->max_num_batched_tokens,
+                                     .max_queue = (uint32_t)c->max_queue,
+                                     .block_tokens = (uint32_t)c->block_size,
+                                     .n_blocks = w->sizing.n_blocks,
+                                     .context_length = w->sizing.context_length,
+                                     .kv_type = kv_type(c),
+                                     .prefix_caching = !c->no_prefix_caching};
+    int st = engine_create(&w->engine, &o, e);
+    return st ? st : engine_start(w->engine, e);
+}
+
+static int start_http(struct worker *w, struct err *e)
+{
+    const struct config *c = &w->config;
+    const struct model_info *info = model_info(w->model);
+    const struct bundle *b = &w->bundle;
+    for (uint32_t i = 0; i < info->n_eos; i++)
+        add_eog(w, info->eos[i]);
+    for (uint32_t i = 0; i < b->n_eog; i++)
+        add_eog(w, b->eog[i]);
+    w->names[w->n_names++] = str_from(c->served_model_name ? c->served_model_name : b->name);
+    if (c->served_model_name)
+        w->names[w->n_names++] = str_from(b->name);
+    const struct http_options o = {
+        .host = c->host,
+        .port = (uint16_t)c->port,
+        .engine = w->engine,
+        .model = {.tok = b->tok,
+                  .chat = b->chat,
+                  .why_no_chat = str_from(b->why_no_chat),
+                  .names = w->names,
+                  .n_names = w->n_names,
+                  .context_length = w->sizing.context_length,
+                  .bos = str_from(b->bos),
+                  .eos = str_from(b->eos),
+                  .eog = w->eog,
+                  .n_eog = w->n_eog,
+                  .api = {.vocab_size = info->vocab,
+                          .keep_developer = b->knows_developer,
+                          .defaults = {.n = 1, .temperature = 1, .top_p = 1, .repetition_penalty = 1}}},
+        .model_root = str_from(b->name),
+        .api_keys = w->keys,
+        .n_api_keys = w->n_keys,
+        .version = str_from(STATOR_VERSION),
+        .max_connections = (uint32_t)c->max_connections,
+        .max_body_bytes = c->max_body_bytes,
+        .sse_keepalive_ms = (uint32_t)c->sse_keepalive_ms,
+        .client_timeout_ms = (uint32_t)c->client_timeout_s * 1000,
+        .drain_timeout_ms = (uint32_t)c->drain_timeout_s * 1000,
+    };
+    return http_create(&w->http, &o, e);
+}
+
+static void stop(struct worker *w)
+{
+    http_destroy(w->http);
+    engine_destroy(w->engine);
+    bundle_close(&w->bundle);
+    model_destroy(w->model);
+    be_destroy(w->be);
+    buf_fini(&w->key_text);
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------- */
+
+struct io {
+    struct http *http;
+    struct err err;
+    int status;
+    pthread_t main;
+};
+
+static void *run_io(void *arg)
+{
+    struct io *io = arg;
+    io->status = http_run(io->http, &io->err);
+    pthread_kill(io->main, SIGUSR1); /* ends main's wait when the endpoint ended by itself */
+    return NULL;
+}
+
+static void print_ready(const struct worker *w, int64_t started_ns)
+{
+    const char *host = http_host_is_wildcard(w->config.host) ? "127.0.0.1" : w->config.host;
+    bool v6 = strchr(host, ':') != NULL;
+    char url[300];
+    snprintf(url, sizeof url, "http://%s%s%s:%u", v6 ? "[" : "", host, v6 ? "]" : "", http_port(w->http));
+    printf("ready: %.*s on %s, %.0f ms after start\n\n", (int)w->names[0].n, w->names[0].p, url,
+           (double)(clock_now_ns() - started_ns) / NS_PER_MS);
+    printf("curl -s %s/v1/chat/completions -H 'Content-Type: application/json' %s\\\n"
+           "  -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}]}'\n",
+           url, w->n_keys ? "-H \"Authorization: Bearer $KEY\" " : "");
+    fflush(stdout);
+}
+
+/* The signals are blocked in every thread and taken here, one at a time. */
+static int serve(struct worker *w, const sigset_t *signals, int64_t started_ns, struct err *e)
+{
+    struct io io = {.http = w->http, .main = pthread_self()};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run_io, &io))
+        return err_set(e, ST_ENOMEM, "the io thread could not be started");
+    pthread_setname_np(thread, "io");
+    print_ready(w, started_ns);
+    bool draining = false;
+    for (;;) {
+        int sig = 0;
+        if (sigwait(signals, &sig) || sig == SIGUSR1)
+            break;
+        if (draining) {
+            log_warn("main", "second signal: ending now");
+            _exit(130);
+        }
+        draining = true;
+        log_info("main", "%s: draining, at most %llu s; again to end at once",
+                 sig == SIGINT ? "SIGINT" : "SIGTERM", (unsigned long long)w->config.drain_timeout_s);
+        http_drain(w->http);
+    }
+    pthread_join(thread, NULL);
+    if (io.status && e)
+        *e = io.err;
+    return io.status;
+}
+
+static int start_and_serve(struct worker *w, int64_t started_ns, struct err *e)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    int st = load_keys(w, e);
+    st = st ? st : check_address(w, e);
+    st = st ? st : open_model(w, e);
+    if (st)
+        return st;
+    log_info("main", "%s", w->sizing.why);
+    st = load_model(w, e);
+    st = st ? st : start_engine(w, e);
+    st = st ? st : start_http(w, e);
+    return st ? st : serve(w, &signals, started_ns, e);
+}
+
+int main(int argc, char **argv)
+{
+    int64_t started_ns = clock_now_ns();
+    static struct worker w;
+    struct err e = {0};
+    enum log_level level = LOG_INFO;
+    if (config_load(&w.config, argc, argv, environ, &e)) {
+        fprintf(stderr, "stator: %s\n", e.text);
+        return 2;
+    }
+    const struct config *c = &w.config;
+    if (c->help || c->version || c->help_markdown) {
+        if (c->help)
+            config_print_help(stdout);
+        else if (c->version)
+            printf("stator %s\n", STATOR_VERSION);
+        else
+            config_print_markdown(stdout);
+        return 0;
+    }
+    log_level_from(c->log_level, &level);
+    log_set_level(level);
+    if (!c->model) {
+        fprintf(stderr, "stator: --model PATH is needed: a GGUF file or a Hugging Face folder; see --help\n");
+        return 2;
+    }
+    config_log(c);
+    int st = start_and_serve(&w, started_ns, &e);
+    if (st)
+        fprintf(stderr, "stator: %s\n", e.text[0] ? e.text : status_text(st));
+    else
+        log_info("main", "stopped");
+    stop(&w);
+    return st ? 1 : 0;
+}
