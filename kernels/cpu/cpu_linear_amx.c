@@ -10,7 +10,8 @@
 
 #include "cpu_linear.h"
 
-enum { AMX_ROWS_MIN = 9, STRETCH = 32 }; /* groups unpacked at a time: 16 KiB */
+/* STRETCH: groups unpacked at a time, 16 KiB. AHEAD_LINES: prefetched per two groups, two groups' worth of nibbles. */
+enum { AMX_ROWS_MIN = 9, STRETCH = 32, AHEAD_LINES = 10 };
 
 struct tile_config {
     uint8_t palette, start;
@@ -55,42 +56,68 @@ struct stretch {
 
 enum kind { KIND_MIN, KIND_N8, KIND_N128 }; /* what the group's end adds: a minimum, -8 sum, -128 sum */
 
+/* Product of group g into tile C, from operand tiles W and A. */
+#define PRODUCT(C, W, A, g)              \
+    do {                                 \
+        _tile_zero(C);                   \
+        _tile_loadd(W, s->bytes[g], 64); \
+        _tile_loadd(A, a[g].q, 32);      \
+        _tile_dpbsud(C, A, W);           \
+    } while (0)
+
+static inline __attribute__((always_inline)) void scale_group(const struct stretch *s, uint32_t g,
+                                                              const struct cpu_act_group *a,
+                                                              int32_t (*sums)[16], __m512 *acc,
+                                                              enum kind kind)
+{
+    __m512 dw = _mm512_load_ps(s->dw[g]), mw = _mm512_load_ps(s->mw[g]);
+#pragma GCC unroll 16
+    for (uint32_t r = 0; r < 16; r++) {
+        __m512i sum = _mm512_load_si512(sums[r]);
+        if (kind == KIND_N8)
+            sum = _mm512_add_epi32(sum, _mm512_set1_epi32(a[g].n8[r]));
+        if (kind == KIND_N128)
+            sum = _mm512_add_epi32(sum, _mm512_set1_epi32(a[g].n128[r]));
+        acc[r] =
+            _mm512_fmadd_ps(_mm512_mul_ps(dw, _mm512_set1_ps(a[g].d[r])), _mm512_cvtepi32_ps(sum), acc[r]);
+        if (kind == KIND_MIN)
+            acc[r] = _mm512_fmadd_ps(mw, _mm512_set1_ps(a[g].s[r]), acc[r]);
+    }
+}
+
+/* The product of a group is started two groups before it is scaled and stored one group before: neither the tile unit's
+ * latency nor the way through L1 is waited for. Pairs of groups also ask
+ * for the lines at `ahead`: the next tile's weights, so that they are there when it is opened. */
 static inline __attribute__((always_inline)) void panel_stretch(const struct stretch *s, uint32_t groups,
                                                                 const struct cpu_act_group *a, float *out,
                                                                 size_t ld, uint32_t rows, bool first,
-                                                                enum kind kind)
+                                                                const uint8_t *ahead, enum kind kind)
 {
     _Alignas(64) int32_t sums[2][16][16];
     __m512 acc[16];
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < 16; r++)
         acc[r] = first || r >= rows ? _mm512_setzero_ps() : _mm512_loadu_ps(out + r * ld);
-    _tile_zero(0);
-    _tile_loadd(2, s->bytes[0], 64);
-    _tile_loadd(4, a->q, 32);
-    _tile_dpbsud(0, 4, 2);
+    PRODUCT(0, 2, 4, 0);
     _tile_stored(0, sums[0], 64);
-    for (uint32_t g = 0; g < groups; g++, a++) {
-        if (g + 1 < groups) { /* the next group's product while this one is scaled */
-            _tile_zero(1);
-            _tile_loadd(3, s->bytes[g + 1], 64);
-            _tile_loadd(5, a[1].q, 32);
-            _tile_dpbsud(1, 5, 3);
-            _tile_stored(1, sums[(g + 1) % 2], 64);
-        }
-        __m512 dw = _mm512_load_ps(s->dw[g]), mw = _mm512_load_ps(s->mw[g]);
-#pragma GCC unroll 16
-        for (uint32_t r = 0; r < 16; r++) {
-            __m512i sum = _mm512_load_si512(sums[g % 2][r]);
-            if (kind == KIND_N8)
-                sum = _mm512_add_epi32(sum, _mm512_set1_epi32(a->n8[r]));
-            if (kind == KIND_N128)
-                sum = _mm512_add_epi32(sum, _mm512_set1_epi32(a->n128[r]));
-            acc[r] =
-                _mm512_fmadd_ps(_mm512_mul_ps(dw, _mm512_set1_ps(a->d[r])), _mm512_cvtepi32_ps(sum), acc[r]);
-            if (kind == KIND_MIN)
-                acc[r] = _mm512_fmadd_ps(mw, _mm512_set1_ps(a->s[r]), acc[r]);
-        }
+    if (groups > 1)
+        PRODUCT(1, 3, 5, 1);
+    for (uint32_t g = 0; g < groups; g += 2) {
+        if (g + 1 < groups)
+            _tile_stored(1, sums[1], 64);
+        if (g + 2 < groups)
+            PRODUCT(0, 2, 4, g + 2);
+        if (ahead)
+            for (int i = 0; i < AHEAD_LINES; i++, ahead += 64)
+                _mm_prefetch((const char *)ahead, _MM_HINT_T0);
+        scale_group(s, g, a, sums[0], acc, kind);
+        if (g + 1 == groups)
+            break;
+        if (g + 2 < groups)
+            _tile_stored(0, sums[0], 64);
+        if (g + 3 < groups)
+            PRODUCT(1, 3, 5, g + 3);
+        scale_group(s, g + 1, a, sums[1], acc, kind);
     }
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < 16; r++)
@@ -99,21 +126,21 @@ static inline __attribute__((always_inline)) void panel_stretch(const struct str
 }
 
 static void panels_q4_1(const struct stretch *s, uint32_t n, const struct cpu_act_group *a, float *out,
-                        size_t ld, uint32_t rows, bool first)
+                        size_t ld, uint32_t rows, bool first, const uint8_t *ahead)
 {
-    panel_stretch(s, n, a, out, ld, rows, first, KIND_MIN);
+    panel_stretch(s, n, a, out, ld, rows, first, ahead, KIND_MIN);
 }
 
 static void panels_q4_0(const struct stretch *s, uint32_t n, const struct cpu_act_group *a, float *out,
-                        size_t ld, uint32_t rows, bool first)
+                        size_t ld, uint32_t rows, bool first, const uint8_t *ahead)
 {
-    panel_stretch(s, n, a, out, ld, rows, first, KIND_N8);
+    panel_stretch(s, n, a, out, ld, rows, first, ahead, KIND_N8);
 }
 
 static void panels_q8_0(const struct stretch *s, uint32_t n, const struct cpu_act_group *a, float *out,
-                        size_t ld, uint32_t rows, bool first)
+                        size_t ld, uint32_t rows, bool first, const uint8_t *ahead)
 {
-    panel_stretch(s, n, a, out, ld, rows, first, KIND_N128);
+    panel_stretch(s, n, a, out, ld, rows, first, ahead, KIND_N128);
 }
 
 /* Fill s with groups [g0, g0 + n) of the tile. */
@@ -162,7 +189,7 @@ static void open_q4_k(const uint8_t *w, uint32_t g0, uint32_t n, struct stretch 
 
 typedef void open_fn(const uint8_t *w, uint32_t g0, uint32_t n, struct stretch *s);
 typedef void panels_fn(const struct stretch *s, uint32_t n, const struct cpu_act_group *a, float *out,
-                       size_t ld, uint32_t rows, bool first);
+                       size_t ld, uint32_t rows, bool first, const uint8_t *ahead);
 
 static void run(const struct cpu_gemm *g, enum be_type type, open_fn *open, panels_fn *panels)
 {
@@ -173,17 +200,20 @@ static void run(const struct cpu_gemm *g, enum be_type type, open_fn *open, pane
     struct stretch s;
     uint32_t groups = g->k / CPU_GROUP;
     tiles_begin();
-    for (uint32_t t = 0; t < g->n_tiles; t++)
+    for (uint32_t t = 0; t < g->n_tiles; t++) {
+        const uint8_t *w = g->w + t * g->tile_bytes;
         for (uint32_t g0 = 0; g0 < groups; g0 += STRETCH) {
             uint32_t n = groups - g0 < STRETCH ? groups - g0 : STRETCH;
-            open(g->w + t * g->tile_bytes, g0, n, &s);
+            open(w, g0, n, &s);
             for (uint32_t r0 = 0; r0 < g->n_rows; r0 += CPU_PANEL) {
                 const uint8_t *panel = g->act + r0 / CPU_PANEL * g->panel_bytes;
                 uint32_t rows = g->n_rows - r0 < CPU_PANEL ? g->n_rows - r0 : CPU_PANEL;
                 panels(&s, n, (const struct cpu_act_group *)panel + g0,
-                       g->out + r0 * g->ld + (size_t)t * CPU_TILE, g->ld, rows, g0 == 0);
+                       g->out + r0 * g->ld + (size_t)t * CPU_TILE, g->ld, rows, g0 == 0,
+                       r0 == 0 ? w + g->tile_bytes + g0 * (g->tile_bytes / groups) : NULL);
             }
         }
+    }
     _tile_release();
 }
 

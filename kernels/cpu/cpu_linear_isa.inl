@@ -6,6 +6,8 @@
 
 #include <stddef.h>
 
+#define AHEAD_BYTES 2048
+
 #define MR 1
 #define R(X) X(0)
 #include "cpu_linear_mr.inl"

@@ -36,6 +36,11 @@
         R(SIX_STEP)                        \
     } while (0);
 
+/* Decoding waits for memory: ask for the lines a little ahead. */
+#define AHEAD(lines)                                                    \
+    if (AHEAD_BYTES)                                                    \
+        for (int line = 0; line < (lines); line++)                      \
+            _mm_prefetch((const char *)w + AHEAD_BYTES + 64 * line, _MM_HINT_T0);
 #define ACC_ZERO(r) VF acc##r = VF_ZERO();
 #define SUM_ZERO(r) VI sum##r = VI_ZERO();
 #define SCALE(r) acc##r = VF_FMA(VF_MUL(dw, VF_BC(SIDE(d, r))), VI_CVT(sum##r), acc##r);
@@ -68,6 +73,7 @@ static void K(q4_1_)(PARAMS)
     acc##r = VF_FMA(mw, VF_BC(SIDE(s, r)), acc##r);
         R(END)
 #undef END
+        AHEAD(5)
         w += CPU_Q4_1_GROUP;
         ws += CPU_Q4_1_GROUP;
         a += sizeof(struct cpu_act_group);
@@ -101,6 +107,7 @@ static void K(q4_0_)(PARAMS)
     SCALE(r)
         R(END)
 #undef END
+        AHEAD(5)
         w += CPU_Q4_0_GROUP;
         ws += CPU_Q4_0_GROUP;
         a += sizeof(struct cpu_act_group);
@@ -144,6 +151,7 @@ static void K(q8_0_)(PARAMS)
 #undef J
         VF dw = VF_F16(ws);
         R(SCALE)
+        AHEAD(9)
         w += CPU_Q8_0_GROUP;
         ws += CPU_Q8_0_GROUP;
         a += sizeof(struct cpu_act_group);
@@ -181,6 +189,7 @@ static void K(q4_k_)(PARAMS)
     acc##r = VF_FNMA(mw, VF_BC(SIDE(s, r)), acc##r);
             R(END)
 #undef END
+            AHEAD(5)
             w += CPU_Q4_K_GROUP;
             ws += CPU_Q4_K_GROUP;
             a += sizeof(struct cpu_act_group);
@@ -238,6 +247,7 @@ static void K(q6_k_)(PARAMS)
                 VF dw = VF_MUL(d, VI_CVT(VI_I8(ws + 16)));
                 R(SCALE)
             }
+            AHEAD(9)
             w += CPU_Q6_K_GROUP;
             ws += CPU_Q6_K_GROUP;
             a += sizeof(struct cpu_act_group);
@@ -255,6 +265,7 @@ static void K(f32_)(PARAMS)
     w += 4 * lane;
     R(ACC_ZERO)
     for (uint32_t i = 0; i < k; i += CPU_F32_K, w += CPU_F32_BLOCK, a += CPU_FLOAT_BLOCK) {
+        AHEAD(8)
 #define STEP(r) acc##r = VF_FMA(x, VF_BC(a + 32 * (r) + 4 * j), acc##r);
 #pragma GCC unroll 8
         for (int j = 0; j < CPU_F32_K; j++) {
@@ -272,6 +283,7 @@ static void K(f16_)(PARAMS)
     w += 2 * lane;
     R(ACC_ZERO)
     for (uint32_t i = 0; i < k; i += CPU_F32_K, w += CPU_F16_BLOCK, a += CPU_FLOAT_BLOCK) {
+        AHEAD(4)
 #define STEP(r) acc##r = VF_FMA(x, VF_BC(a + 32 * (r) + 4 * j), acc##r);
 #pragma GCC unroll 8
         for (int j = 0; j < CPU_F32_K; j++) {
@@ -291,6 +303,7 @@ static void K(bf16_)(PARAMS)
     w += 4 * lane;
     R(ACC_ZERO)
     for (uint32_t i = 0; i < k; i += CPU_BF16_K, w += CPU_BF16_BLOCK, a += CPU_FLOAT_BLOCK) {
+        AHEAD(8)
 #define STEP(r) acc##r = BF16_ACC(acc##r, p, odd, even, a + 32 * (r) + 4 * j);
 #pragma GCC unroll 8
         for (int j = 0; j < CPU_BF16_K / 2; j++) {
@@ -315,6 +328,7 @@ static void K(bf16_)(PARAMS)
 #undef BYTE_WORD
 #undef SIX_STEP
 #undef SIX_WORD
+#undef AHEAD
 #undef ACC_ZERO
 #undef SUM_ZERO
 #undef SCALE

@@ -295,17 +295,29 @@ struct linear_job {
     bool residual; /* x += y, else x = y */
 };
 
+static void add_tile(float *restrict x, const float *restrict y)
+{
+    for (int i = 0; i < CPU_TILE; i++)
+        x[i] += y[i];
+}
+
 /* x + (acc + bias): two roundings, in this order. */
-static void end_block(const struct linear_job *j, const float *y, uint32_t col, uint32_t cols, uint32_t r0,
+static void end_block(const struct linear_job *j, float *y, uint32_t col, uint32_t cols, uint32_t r0,
                       uint32_t nr)
 {
-    const float *bias = j->bias ? j->bias->vec + col : NULL;
     for (uint32_t r = 0; r < nr; r++, y += CPU_OPS_TILES * CPU_TILE) {
         float *x = j->x + (size_t)(r0 + r) * j->w->n + col;
-        for (uint32_t i = 0; i < cols; i++) {
-            float v = bias ? y[i] + bias[i] : y[i];
-            x[i] = j->residual ? x[i] + v : v;
+        for (uint32_t i = 0; j->bias && i < cols; i++)
+            y[i] += j->bias->vec[col + i];
+        if (!j->residual) {
+            memcpy(x, y, cols * sizeof *x);
+            continue;
         }
+        uint32_t i = 0;
+        for (; i + CPU_TILE <= cols; i += CPU_TILE)
+            add_tile(x + i, y + i);
+        for (; i < cols; i++)
+            x[i] += y[i];
     }
 }
 
@@ -323,8 +335,14 @@ static void linear_chunk(void *ctx, uint32_t chunk, uint32_t thread)
             uint32_t cols = min_u32(n * CPU_TILE, p->rows - tile * CPU_TILE);
             for (uint32_t r0 = 0; r0 < j->n_rows; r0 += CPU_OPS_ROWS) {
                 uint32_t nr = min_u32(j->n_rows - r0, CPU_OPS_ROWS);
+                uint32_t col = part_col + tile * CPU_TILE;
+                if (!j->residual && !j->bias && cols == n * CPU_TILE) {
+                    float *x = j->x + (size_t)r0 * j->w->n + col;
+                    block(j->b, j->w, p, tile, n, j->act, r0, nr, x, j->w->n);
+                    continue;
+                }
                 block(j->b, j->w, p, tile, n, j->act, r0, nr, y, CPU_OPS_TILES * CPU_TILE);
-                end_block(j, y, part_col + tile * CPU_TILE, cols, r0, nr);
+                end_block(j, y, col, cols, r0, nr);
             }
         }
         part_t0 += p->tiles;
