@@ -207,9 +207,9 @@ static int read_added(struct load *l, struct err *e)
         words = words || cJSON_IsTrue(json_get(k, "single_word"));
     }
     if (!st && words)
-        st = tok_split_class(&t->split, STR_LIT("\\w"), &t->raw.word, &t->raw.n_word, e);
+        st = tok_split_class(&t->split, STR_LIT("\\w+"), &t->raw.word, &t->raw.n_word, e);
     if (!st && words)
-        st = tok_split_class(&t->split, STR_LIT("\\w"), &t->cooked.word, &t->cooked.n_word, e);
+        st = tok_split_class(&t->split, STR_LIT("\\w+"), &t->cooked.word, &t->cooked.n_word, e);
     pcre2_match_data_free(md);
     buf_fini(&a);
     buf_fini(&b);

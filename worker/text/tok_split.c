@@ -222,21 +222,26 @@ int tok_split_class(const struct tok_split *s, struct str pattern, uint32_t (**o
     size_t n = 0, a, b;
     int st =
         md && r ? tok_split_compile(s, &code, pattern, e) : err_set(e, ST_ENOMEM, "tokenizer: no memory");
-    for (uint32_t cp = 0; !st && cp < 0x110000; cp++) {
+    struct buf all = {0}; /* every character once, in order: a run of matches is a range */
+    for (uint32_t cp = 0; !st && cp < 0x110000; cp += cp == 0xD7FF ? 0x801 : 1) {
         char c[4];
-        if (cp >= 0xD800 && cp <= 0xDFFF)
-            continue;
-        struct str one = {c, (size_t)utf8_encode(cp, c)};
-        int found = tok_split_next(s, code, md, one, 0, &a, &b);
+        buf_put(&all, c, (size_t)utf8_encode(cp, c));
+    }
+    if (!st && all.failed)
+        st = err_set(e, all.failed, "tokenizer: no memory for patterns");
+    for (b = 0; !st && n < RANGES_MAX; n++) {
+        int found = tok_split_next(s, code, md, buf_str(&all), b, &a, &b);
         if (found == ST_ENOMEM)
             st = err_set(e, found, "tokenizer: no memory for patterns");
-        if (found)
-            continue;
-        if (n && r[n - 1][1] + 1 == cp)
-            r[n - 1][1] = cp;
-        else if (n < RANGES_MAX)
-            memcpy(r[n++], (uint32_t[2]){cp, cp}, sizeof *r);
+        if (found || a == b)
+            break;
+        size_t last = b - 1;
+        while (((unsigned char)all.p[last] & 0xC0) == 0x80)
+            last--;
+        utf8_decode(all.p + a, b - a, &r[n][0]);
+        utf8_decode(all.p + last, b - last, &r[n][1]);
     }
+    buf_fini(&all);
     pcre2_code_free(code);
     pcre2_match_data_free(md);
     if (st) {

@@ -71,7 +71,7 @@ void tok_split_end(struct tok_split_run *r);
 int tok_split_next(const struct tok_split *s, const pcre2_code *code, pcre2_match_data *md, struct str text,
                    size_t from, size_t *start_out, size_t *end_out);
 
-/* The code points that a one-character pattern matches, as sorted ranges {from, to}; the caller frees *out. */
+/* The code points that a pattern of the form x+ matches, as sorted ranges {from, to}; the caller frees *out. */
 int tok_split_class(const struct tok_split *s, struct str pattern, uint32_t (**out)[2], size_t *n_out,
                     struct err *e);
 
