@@ -14,7 +14,7 @@ try:
 except ImportError as missing:
     worker.skip(f"{missing.name} is not installed")
 
-PARIS = [{"role": "user", "content": "What is the capital of France?"}]
+PARIS = [{"role": "user", "content": "Name the capital city of France."}]
 PROMPT_IDS = [504, 3575, 282, 4649, 314]  # "The capital of France is"
 
 

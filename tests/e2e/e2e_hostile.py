@@ -52,7 +52,7 @@ def refused(w, body, status=400, path="/v1/completions", word=None):
 
 
 def completion(fields):
-    return '{"prompt": "Hi", "max_tokens": 2, ' + fields + "}"
+    return '{"prompt": "Hi", ' + fields + ("}" if '"max_tokens"' in fields else ', "max_tokens": 2}')
 
 
 def case_broken_json(w):
@@ -181,7 +181,7 @@ def case_slow_reader_does_not_stall_others(w):
 
 def case_still_speaks_english(w):
     status, _, body = w.request("POST", "/v1/chat/completions", {
-        "messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 40})
+        "messages": [{"role": "user", "content": "Name the capital city of France."}], "temperature": 0, "max_tokens": 40})
     assert status == 200 and "Paris" in json.loads(body)["choices"][0]["message"]["content"]
 
 
