@@ -50,6 +50,8 @@ static const struct refusal chat_refusals[] = {
     {"[]", "request: expected a JSON object", 0},
     {"{} x", "JSON: unexpected text at offset 3", 0},
     {"{}", "messages: missing", 0},
+    {"{\"messages\":\"a\\u0000b\"}", "JSON: \\u0000 in a string is not supported", 0},
+    {"{\"messages\":\"a\\\\u0000b\"}", "messages: expected an array", 0},
     {"{\"messages\":3}", "messages: expected an array", 0},
     {"{\"messages\":[]}", "messages: the array is empty", 0},
     {M("3"), "messages[0]: expected an object with role and content", 0},

@@ -79,6 +79,18 @@ static int join_parts(cJSON *message, const cJSON *parts, int at, struct err *e)
     return st;
 }
 
+bool api_has_nul(struct str json)
+{
+    for (size_t i = 0; i + 1 < json.n; i++) {
+        if (json.p[i] != '\\')
+            continue;
+        if (json.n - i >= 6 && memcmp(json.p + i, "\\u0000", 6) == 0)
+            return true;
+        i++; /* the escaped character */
+    }
+    return false;
+}
+
 /* `arguments` is a string of JSON on the wire, an object in templates. */
 static int open_arguments(cJSON *function, const char *where, struct err *e)
 {
@@ -90,7 +102,8 @@ static int open_arguments(cJSON *function, const char *where, struct err *e)
     cJSON *value = NULL;
     if (args->valuestring[0] == 0)
         value = cJSON_CreateObject();
-    else if (json_parse(&value, str_from(args->valuestring), NULL) || !cJSON_IsObject(value)) {
+    else if (api_has_nul(str_from(args->valuestring)) ||
+             json_parse(&value, str_from(args->valuestring), NULL) || !cJSON_IsObject(value)) {
         json_free(value);
         return err_set(e, ST_EINVAL, "%s.function.arguments: expected the JSON text of an object", where);
     }

@@ -19,6 +19,8 @@
 
 int api_messages_check(cJSON *messages, bool keep_developer,
                        struct err *e); /* messages may be NULL: refused */
+/* JSON text with the escape \u0000: the tree's strings end at a NUL, so the rest of the text would be lost silently. */
+bool api_has_nul(struct str json);
 int api_tools_check(const cJSON *tools, struct err *e);
 
 #endif

@@ -432,6 +432,8 @@ int api_parse(struct api_request *r, enum api_endpoint endpoint, struct str body
               const struct api_context *ctx, struct err *e)
 {
     *r = (struct api_request){.endpoint = endpoint, .sampling = ctx->defaults};
+    if (api_has_nul(body))
+        return err_set(e, ST_EINVAL, "JSON: \\u0000 in a string is not supported");
     int st = json_parse(&r->root, body, e);
     if (st)
         return st;
