@@ -291,7 +291,8 @@ static void print_ready(const struct worker *w, int64_t started_ns)
     printf("ready: %.*s on %s, %.0f ms after start\n\n", (int)w->names[0].n, w->names[0].p, url,
            (double)(clock_now_ns() - started_ns) / NS_PER_MS);
     printf("curl -s %s/v1/chat/completions -H 'Content-Type: application/json' %s\\\n"
-           "  -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}]}'\n",
+           "  -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is gravity?\"}], \"temperature\": "
+           "0, \"max_tokens\": 40}'\n",
            url, w->n_keys ? "-H \"Authorization: Bearer $KEY\" " : "");
     fflush(stdout);
 }
