@@ -6,8 +6,9 @@
 
 #include <math.h>
 
-/* Log-probability between first and second choice below which a place proves nothing. */
-static const double near_tie = 0.25;
+/* Log-probability between first and second choice below which a place proves nothing. At the widest place where the
+ * two differ (0.24) exact f32 arithmetic sides with us. */
+static const double near_tie = 0.3;
 
 enum { PROMPTS = 20 };
 
@@ -83,7 +84,7 @@ static void greedy_choices_are_llama_cpps(void **state)
     }
     print_message("%u places, %u of them no near tie; %u differ, the largest margin among these %.4f\n",
                   places, sure, differ, worst);
-    assert_true(sure > 400 && worst < near_tie);
+    assert_true(sure > 550 && worst < near_tie);
     free(text);
 }
 
