@@ -3,12 +3,14 @@
  *
  * The table of seen tokens is what penalties need. It is built from the prompt on the submitting thread, only for requests
  * that ask for a penalty, and grows by one per drawn token: open addressing over positions in `seen`. */
+#define _GNU_SOURCE
 #include "req.h"
 
 #include "mem.h"
 
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct req_table {
     struct req *slots; /* [n_slots] */
@@ -67,6 +69,8 @@ int req_table_create(struct req_table **out, const struct req_limits *o, struct 
         req_table_destroy(t);
         return err_set(e, ST_ENOMEM, "request slots: no memory for %zu bytes", bytes);
     }
+    /* Slots are touched sparsely: a huge page each would cost megabytes and their clearing at the first request. */
+    madvise(t->slab, bytes, MADV_NOHUGEPAGE);
     for (uint32_t i = 0; i < o->n_slots; i++) {
         char *p = t->slab + l.bytes * i;
         struct req *q = &t->slots[i];
