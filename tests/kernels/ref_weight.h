@@ -69,8 +69,9 @@ static inline uint8_t *ref_weight_random(enum be_type t, uint32_t rows, uint32_t
             memcpy(p + i + 2, &m, 2);
         if (t == BE_Q4_K) {
             d = ref_f16(0.0003f);
+            m = ref_f16(0.0003f * 7.5f); /* a mean of about zero */
             memcpy(p + i, &d, 2);
-            memcpy(p + i + 2, &d, 2);
+            memcpy(p + i + 2, &m, 2);
         }
         if (t == BE_Q6_K) {
             d = ref_f16(0.0001f);
