@@ -77,7 +77,8 @@ def start_peer(args, slots, prefix):
 
 def measure(args, port, flags, seed):
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        command = [args.client, "--url", f"http://127.0.0.1:{port}", "--quiet", "--seed", str(seed), "--json", out.name]
+        command = (["chrt", "-f", "20"] if args.fifo else []) + [  # above the servers, or they would starve the clock
+            args.client, "--url", f"http://127.0.0.1:{port}", "--quiet", "--seed", str(seed), "--json", out.name]
         done = subprocess.run(command + flags, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit("bench_serve failed: " + done.stderr)
