@@ -161,7 +161,12 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
         struct fake_slot *s = &g->slots[i];
         if (s->used)
             continue;
+        int32_t *prompt = mem_alloc(r->n_prompt * sizeof *prompt);
+        st = prompt ? ST_OK : ST_ENOMEM;
+        if (!prompt)
+            break;
         *s = (struct fake_slot){.used = true,
+                                .prompt = prompt,
                                 .running = true,
                                 .gen = s->gen,
                                 .n_prompt = r->n_prompt,
@@ -169,13 +174,11 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
                                 .ignore_eos = r->ignore_eos,
                                 .n_logprobs = r->n_logprobs,
                                 .arrival_ns = r->arrival_ns};
-        s->prompt = mem_alloc(r->n_prompt * sizeof *s->prompt);
         memcpy(s->prompt, r->prompt, r->n_prompt * sizeof *s->prompt);
         g->last = *r;
         *slot_out = i;
         *gen_out = s->gen;
         atomic_fetch_add(&g->submits, 1);
-        st = ST_OK;
     }
     pthread_cond_signal(&g->more);
     pthread_mutex_unlock(&g->lock);

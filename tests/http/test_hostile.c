@@ -290,6 +290,37 @@ static void clients_come_and_go_at_random(void **state)
     nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
 }
 
+/* The client's side allocates nothing here: every failure hits the server. */
+static void failed_allocations_are_survived(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {
+        "{\"prompt\":\"abc\",\"stop\":[\"x\",\"y\"],\"logit_bias\":{\"1\":1},\"logprobs\":1}",
+        "{\"prompt\":[\"abc\",\"de\"],\"n\":2,\"stream\":true,\"logprobs\":1}"};
+    int answered = 0;
+    for (uint64_t n = 1; n <= 60; n++) {
+        char request[512], answer[4096];
+        const char *body = bodies[n & 1];
+        int len = snprintf(
+            request, sizeof request,
+            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+            strlen(body), body);
+        int fd = client_open(&S);
+        mem_fail_after(n);
+        client_send(fd, request, (size_t)len);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        while (poll(&p, 1, 300) > 0) {
+            ssize_t k = recv(fd, answer, sizeof answer, 0);
+            if (k <= 0)
+                break;
+            answered += k >= 13 && memcmp(answer, "HTTP/1.1 503 ", 13) == 0;
+        }
+        mem_fail_after(0);
+        close(fd);
+    }
+    assert_in_range(answered, 5, 60);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +332,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(pipelined_requests_are_answered_in_order, up, down),
         cmocka_unit_test_setup_teardown(a_stream_that_nobody_reads_is_broken_off, up, down),
         cmocka_unit_test_setup_teardown(clients_come_and_go_at_random, up, down),
+        cmocka_unit_test_setup_teardown(failed_allocations_are_survived, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -200,6 +200,30 @@ static void a_stream_is_a_sequence_of_frames(void **state)
     buf_fini(&text);
 }
 
+static void frames_do_not_wait_for_each_other(void **state)
+{
+    (void)state;
+    atomic_store(&S.engine->hold, 1);
+    int fd = client_open(&S);
+    struct buf b = {0};
+    client_post(fd, "/v1/completions", "{\"prompt\":\"abcdefghijkl\",\"stream\":true,\"logprobs\":0}", "");
+    client_read(fd, &b,
+                "\r\n\r\n"); /* the head comes before any token, and before a comment would push it out */
+    assert_has(b, "HTTP/1.1 200 OK");
+    assert_null(strstr(b.p, "keep-alive\n"));
+    atomic_store(&S.engine->step_us, 20000);
+    atomic_store(&S.engine->hold, 0);
+    client_read(fd, &b, "data: ");
+    assert_in_range(atomic_load(&S.engine->tokens), 1, 6);
+    client_read(fd, &b, "[DONE]");
+    assert_has(
+        b, "\"text\":\"l\",\"logprobs\":{\"tokens\":[\"l\"],\"token_logprobs\":[-0.5],\"top_logprobs\":[{}],"
+           "\"text_offset\":[11]},\"finish_reason\":null");
+    assert_has(b, "\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\"");
+    buf_fini(&b);
+    close(fd);
+}
+
 static void silence_is_filled_with_comments(void **state)
 {
     (void)state;
@@ -492,6 +516,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(requests_reach_the_engine_whole, up, down),
         cmocka_unit_test_setup_teardown(stop_strings_end_the_text, up, down),
         cmocka_unit_test_setup_teardown(a_stream_is_a_sequence_of_frames, up, down),
+        cmocka_unit_test_setup_teardown(frames_do_not_wait_for_each_other, up, down),
         cmocka_unit_test(silence_is_filled_with_comments),
         cmocka_unit_test_setup_teardown(a_connection_serves_many_requests, up, down),
         cmocka_unit_test_setup_teardown(a_vanished_client_is_cancelled, up, down),

@@ -74,10 +74,29 @@ static enum MHD_Result reply(struct http_call *c, unsigned code, const char *typ
     return ok;
 }
 
+/* Without memory for a text of its own: this one is always there. */
+static enum MHD_Result reply_no_memory(struct http_call *c, struct buf *b)
+{
+    static const char text[] =
+        "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"param\":null,\"code\":503}}";
+    buf_fini(b);
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(sizeof text - 1, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
+    if (!r)
+        return MHD_NO;
+    MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    enum MHD_Result ok = MHD_queue_response(c->mhd, 503, r);
+    MHD_destroy_response(r);
+    c->code = 503;
+    return ok;
+}
+
 static enum MHD_Result reply_error(struct http_call *c, int status, const char *text)
 {
     struct buf b = {0};
     api_put_error(&b, status, text);
+    if (b.failed)
+        return reply_no_memory(c, &b);
     return reply(c, (unsigned)status_http(status), "application/json", &b);
 }
 
@@ -254,6 +273,8 @@ static enum MHD_Result answer(struct http_call *c)
     struct buf b = {0};
     struct http_route_reply r = {.body = &b, .type = "application/json"};
     int st = http_route_answer(c->h, c->route, c->tail, &r);
+    if (b.failed)
+        return reply_no_memory(c, &b);
     if (st) {
         buf_fini(&b);
         return reply_error(c, st, r.error.text);

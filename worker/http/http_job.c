@@ -169,7 +169,7 @@ static void frame(struct http_job *j, uint32_t index)
     if (s->text.n == 0 && !s->finish)
         return;
     struct api_logprobs logs;
-    struct api_choice c = http_seq_choice(s, index, tok, wants_logs ? &logs : NULL);
+    struct api_choice c = http_seq_choice(s, index, tok, wants_logs && s->n_logs ? &logs : NULL);
     if (c.first && c.finish && c.text.n == 0 && j->endpoint == API_CHAT) {
         /* nothing was generated: the role still comes before the finish, in a frame of its own */
         api_put_frame(&j->out, &j->head, &(struct api_choice){.index = index, .first = true});
