@@ -21,7 +21,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#if CPU_VEC == 0 && defined(__SANITIZE_ADDRESS__)
+#define VEC_FN static __attribute__((noinline, unused)) /* gcc with sanitizers takes minutes over inlined loops */
+#elif CPU_VEC == 0
+#define VEC_FN static __attribute__((unused))
+#else
 #define VEC_FN static inline __attribute__((always_inline, unused))
+#endif
 
 #if CPU_VEC == 512
 #include "cpu_vec_avx512.inl"

@@ -6,6 +6,7 @@
 #include "cpu_rows.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
