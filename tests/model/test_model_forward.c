@@ -31,6 +31,7 @@ static const struct fixture {
     {"mistral_window", "mistral_window", 2e-5, 2e-5},
     {"bf16_shards", "bf16_shards", 2e-5, 2e-2},
     {"gguf_f32", "gguf_f32/model.gguf", 2e-5, 2e-5},
+    {"gguf_partial", "gguf_partial/model.gguf", 2e-5, 2e-5},
     {"gguf_f16", "gguf_f16/model.gguf", 2e-5, 2e-5},
     {"gguf_bf16", "gguf_bf16/model.gguf", 2e-5, 2e-2},
     {"gguf_q8_0", "gguf_q8_0/model.gguf", 2e-5, 6e-2},

@@ -51,6 +51,9 @@ GGUF = {
     # name: (config, type of the layers' matrices, type of embedding and head, sequence lengths)
     "gguf_f32": (dict(GGUF_BASE, tie_word_embeddings=True, hidden_size=32, num_attention_heads=2,
                       num_key_value_heads=1), T.F32, T.F32, [30]),
+    # rope.dimension_count below the head size: the reference gets frequency 0 for the pairs that do not turn.
+    "gguf_partial": (dict(GGUF_BASE, hidden_size=32, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32),
+                     T.F32, T.F32, [20]),
     "gguf_f16": (GGUF_BASE, T.F16, T.F16, [30]),
     "gguf_bf16": (dict(GGUF_BASE, attention_bias=True), T.BF16, T.F32, [30]),
     "gguf_q8_0": (dict(GGUF_BASE, tie_word_embeddings=True), T.Q8_0, T.Q8_0, [30]),
@@ -171,7 +174,7 @@ def rope_factors(model):
     return (plain / model.model.rotary_emb.inv_freq.double().numpy()).astype(np.float32)
 
 
-def write_keys(w, c, name):
+def write_keys(w, c, name, rot_dim):
     w.add_name("tiny " + name)
     w.add_context_length(c.max_position_embeddings)
     w.add_embedding_length(c.hidden_size)
@@ -181,7 +184,7 @@ def write_keys(w, c, name):
     w.add_head_count_kv(c.num_key_value_heads)
     w.add_key_length(c.head_dim)
     w.add_value_length(c.head_dim)
-    w.add_rope_dimension_count(c.head_dim)
+    w.add_rope_dimension_count(rot_dim)
     w.add_layer_norm_rms_eps(c.rms_norm_eps)
     w.add_vocab_size(c.vocab_size)
     w.add_rope_freq_base(10000.0)
@@ -199,7 +202,8 @@ def make_gguf(name):
     fill(model, gen)
     c = model.config
     w = gguf.GGUFWriter(os.path.join(out, "model.gguf"), "llama")
-    write_keys(w, c, name)
+    rot_dim = c.head_dim // 2 if name == "gguf_partial" else c.head_dim
+    write_keys(w, c, name, rot_dim)
     with torch.no_grad():
         for key, p in model.named_parameters():
             value = p.numpy()
@@ -218,6 +222,10 @@ def make_gguf(name):
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+    if rot_dim < c.head_dim:
+        freq = torch.zeros(c.head_dim // 2)
+        freq[:rot_dim // 2] = 10000.0 ** (-torch.arange(0, rot_dim, 2) / rot_dim)
+        model.model.rotary_emb.inv_freq = freq
     golden(model, os.path.join(out, "golden.bin"), lengths, gen)
 
 
