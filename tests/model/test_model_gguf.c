@@ -4,6 +4,7 @@
 #include "buf.h"
 #include "gguf.h"
 #include "guard.h"
+#include "hparams.h"
 #include "mem.h"
 
 #include <setjmp.h>
@@ -344,6 +345,57 @@ static void lies_are_named(void **state)
     refuse(&b, ST_EFORMAT, "x.gguf: tensor 't' stands twice");
 }
 
+static void what_is_not_carried_out_is_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key;
+        uint32_t type;
+        const char *text; /* of a string key; NULL: the number 2 */
+        const char *says;
+    } rows[] = {
+        {"split.count", GGUF_U32, NULL,
+         "x.gguf: key 'split.count': one of 2 files; merge them into one first"},
+        {"llama.expert_count", GGUF_U32, NULL,
+         "x.gguf: key 'llama.expert_count': mixtures of experts are not supported"},
+        {"llama.rope.scaling.type", GGUF_STRING, "yarn",
+         "x.gguf: key 'llama.rope.scaling.type': 'yarn' is not supported (none, linear, llama3)"},
+    };
+    static const char *const needed[] = {"llama.block_count", "llama.embedding_length",
+                                         "llama.attention.head_count", "llama.feed_forward_length",
+                                         "llama.context_length"};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct buf b = {0};
+        struct gguf *g;
+        struct hparams h;
+        struct err e = {0};
+        head(&b, 3, 0, 7);
+        key(&b, "general.architecture", GGUF_STRING), text(&b, "llama");
+        for (int j = 0; j < 5; j++)
+            key(&b, needed[j], GGUF_U32), u32(&b, 2);
+        key(&b, rows[i].key, rows[i].type);
+        if (rows[i].text != NULL)
+            text(&b, rows[i].text);
+        else
+            u32(&b, 2);
+        assert_int_equal(parse(&g, &b, &e), ST_OK);
+        assert_int_equal(hparams_gguf(&h, g, &e), ST_EUNSUP);
+        assert_string_equal(e.text, rows[i].says);
+        gguf_close(g);
+        buf_fini(&b);
+    }
+    struct buf b = {0};
+    struct gguf *g;
+    struct hparams h;
+    struct err e = {0};
+    head(&b, 3, 0, 1), key(&b, "general.architecture", GGUF_STRING), text(&b, "mamba");
+    assert_int_equal(parse(&g, &b, &e), ST_OK);
+    assert_int_equal(hparams_gguf(&h, g, &e), ST_EUNSUP);
+    assert_string_equal(e.text, "x.gguf: architecture 'mamba' is not supported");
+    gguf_close(g);
+    buf_fini(&b);
+}
+
 static void failed_allocations_leave_nothing_behind(void **state)
 {
     (void)state;
@@ -387,6 +439,7 @@ int main(void)
         cmocka_unit_test(every_cut_is_refused),
         cmocka_unit_test(no_lie_reads_outside_the_file),
         cmocka_unit_test(lies_are_named),
+        cmocka_unit_test(what_is_not_carried_out_is_refused_by_name),
         cmocka_unit_test(failed_allocations_leave_nothing_behind),
         cmocka_unit_test(a_missing_or_empty_file_is_named),
     };

@@ -156,6 +156,15 @@ int hparams_gguf(struct hparams *out, const struct gguf *g, struct err *e)
     if (name.n > 0 && memchr(name.p, 0, name.n) == NULL)
         memcpy(h.name, name.p, name.n);
 
+    int64_t files = 1;
+    rc = gguf_opt_int(g, "split.count", 0, INT64_MAX, &files, e);
+    if (rc != ST_OK)
+        return rc;
+    if (files > 1)
+        return err_set(e, ST_EUNSUP,
+                       "%s: key 'split.count': one of %" PRId64 " files; merge them into one first",
+                       gguf_name(g), files);
+
     struct reader r = {.g = g, .arch = h.arch, .e = e};
     read_shape(&r, &h);
     opt_num(&r, "attention.layer_norm_rms_epsilon", 0, 1, &h.rms_eps);

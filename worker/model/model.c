@@ -219,6 +219,9 @@ int model_load(struct model *m, struct be *be, const struct model_load_options *
     int rc = m->arch->load(&m->net, &m->h, &limits, &p);
     if (rc != ST_OK)
         return rc;
+    /* Tensors that no weight asked for (a second copy of a tied head) leave the count short. */
+    if (o->progress != NULL && p.done < p.total)
+        o->progress(o->user, p.total, p.total);
     m->max_context = limits.max_context;
     m->max_rows = limits.max_rows;
     return ST_OK;
