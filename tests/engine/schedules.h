@@ -22,6 +22,8 @@ static inline void make_job(struct job *j, uint32_t vocab)
 {
     *j = (struct job){.cancel_after = DRIVE_NEVER, .cancel_at = DRIVE_NEVER};
     uint32_t base = rnd(3), n = 1 + rnd(120), shared = rnd(n + 1);
+    if (rnd(4) == 0) /* whole blocks, all of them shared: a prompt that may be fully cached */
+        shared = n = 16 * (1 + rnd(7));
     for (uint32_t i = 0; i < n; i++)
         j->prompt[i] = i < shared ? (int32_t)((i * 7 + base * 31) % vocab) : (int32_t)rnd(vocab);
     struct engine_request *r = &j->r;
