@@ -42,27 +42,23 @@ static inline void unpack_nibbles(const uint8_t *w, uint8_t *to)
     }
 }
 
-static inline void unpack_bytes(const uint8_t *w, uint8_t *to)
-{
-    for (int j = 0; j < 8; j++)
-        _mm512_store_si512(to + 64 * j, _mm512_loadu_si512(w + 64 * j));
-}
-
 /* One stretch of one tile, unpacked: bytes, and per group the scale and minimum of every output. */
 struct stretch {
-    _Alignas(64) uint8_t bytes[STRETCH][512];
+    const uint8_t *words; /* group g's 8 words of 64 bytes at words + g * step */
+    size_t step;
+    _Alignas(64) uint8_t bytes[STRETCH][512]; /* for nibbles; bytes are read where they are packed */
     _Alignas(64) float dw[STRETCH][16], mw[STRETCH][16];
 };
 
 enum kind { KIND_MIN, KIND_N8, KIND_N128 }; /* what the group's end adds: a minimum, -8 sum, -128 sum */
 
 /* Product of group g into tile C, from operand tiles W and A. */
-#define PRODUCT(C, W, A, g)              \
-    do {                                 \
-        _tile_zero(C);                   \
-        _tile_loadd(W, s->bytes[g], 64); \
-        _tile_loadd(A, a[g].q, 32);      \
-        _tile_dpbsud(C, A, W);           \
+#define PRODUCT(C, W, A, g)                         \
+    do {                                            \
+        _tile_zero(C);                              \
+        _tile_loadd(W, s->words + (g)*s->step, 64); \
+        _tile_loadd(A, a[g].q, 32);                 \
+        _tile_dpbsud(C, A, W);                      \
     } while (0)
 
 static inline __attribute__((always_inline)) void scale_group(const struct stretch *s, uint32_t g,
@@ -166,8 +162,9 @@ static void open_q4_0(const uint8_t *w, uint32_t g0, uint32_t n, struct stretch 
 static void open_q8_0(const uint8_t *w, uint32_t g0, uint32_t n, struct stretch *s)
 {
     w += (size_t)g0 * CPU_Q8_0_GROUP;
+    s->words = w;
+    s->step = CPU_Q8_0_GROUP;
     for (uint32_t g = 0; g < n; g++, w += CPU_Q8_0_GROUP) {
-        unpack_bytes(w, s->bytes[g]);
         _mm512_store_ps(s->dw[g], f16x16(w + 512));
     }
 }
@@ -204,6 +201,8 @@ static void run(const struct cpu_gemm *g, enum be_type type, open_fn *open, pane
         const uint8_t *w = g->w + t * g->tile_bytes;
         for (uint32_t g0 = 0; g0 < groups; g0 += STRETCH) {
             uint32_t n = groups - g0 < STRETCH ? groups - g0 : STRETCH;
+            s.words = s.bytes[0];
+            s.step = sizeof s.bytes[0];
             open(w, g0, n, &s);
             for (uint32_t r0 = 0; r0 < g->n_rows; r0 += CPU_PANEL) {
                 const uint8_t *panel = g->act + r0 / CPU_PANEL * g->panel_bytes;

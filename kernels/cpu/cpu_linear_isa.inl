@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#define AHEAD_BYTES 2048
+#define AHEAD_BYTES 8192
 
 #define MR 1
 #define R(X) X(0)

@@ -40,7 +40,7 @@
 #define AHEAD(lines)                                                    \
     if (AHEAD_BYTES)                                                    \
         for (int line = 0; line < (lines); line++)                      \
-            _mm_prefetch((const char *)w + AHEAD_BYTES + 64 * line, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + AHEAD_BYTES + 64 * line, _MM_HINT_T1);
 #define ACC_ZERO(r) VF acc##r = VF_ZERO();
 #define SUM_ZERO(r) VI sum##r = VI_ZERO();
 #define SCALE(r) acc##r = VF_FMA(VF_MUL(dw, VF_BC(SIDE(d, r))), VI_CVT(sum##r), acc##r);
