@@ -86,6 +86,14 @@ VEC_FN void attn_widen(float *dst, const char *src, uint32_t n, enum be_type typ
         mm_f32_widen(dst, src, n);
 }
 
+static const char *attn_sub(const struct attn_tile *t, uint32_t pos)
+{
+    const struct cpu_kv_layout *l = &t->a->kv->l;
+    return t->a->kv->base + (size_t)t->table[pos / l->block_tokens] * l->block_bytes +
+           t->a->layer * l->layer_bytes + t->r.kv_head * l->head_bytes +
+           pos % l->block_tokens / 16 * l->sub_bytes;
+}
+
 /* Finds, and for large tiles widens, the sub-blocks of the panel at position `base` in [lo, end). */
 static void attn_load_panel(struct attn_tile *t, uint32_t base, uint32_t lo, uint32_t end)
 {
@@ -95,9 +103,7 @@ static void attn_load_panel(struct attn_tile *t, uint32_t base, uint32_t lo, uin
     t->widened = t->n_queries > CPU_ATTN_GROUP;
     for (uint32_t j = first; j < last; j++) {
         uint32_t pos = base + j * 16;
-        const char *k = t->a->kv->base + (size_t)t->table[pos / l->block_tokens] * l->block_bytes +
-                        t->a->layer * l->layer_bytes + t->r.kv_head * l->head_bytes +
-                        pos % l->block_tokens / 16 * l->sub_bytes;
+        const char *k = attn_sub(t, pos);
         const char *v = k + l->sub_bytes / 2;
         t->k_sub[j] = k;
         t->v_sub[j] = v;
