@@ -163,28 +163,8 @@ static void fail(struct http_job *j, int status, const char *text)
 
 static void frame(struct http_job *j, uint32_t index)
 {
-    struct http_seq *s = &j->seqs[index];
-    const struct tok *tok = j->jobs->o.model->tok;
-    bool wants_logs = j->prompt.request.logprobs >= 0;
-    if (s->text.n == 0 && !s->finish)
-        return;
-    struct api_logprobs logs;
-    struct api_choice c = http_seq_choice(s, index, tok, wants_logs && s->n_logs ? &logs : NULL);
-    if (c.first && c.finish && c.text.n == 0 && j->endpoint == API_CHAT) {
-        /* nothing was generated: the role still comes before the finish, in a frame of its own */
-        api_put_frame(&j->out, &j->head, &(struct api_choice){.index = index, .first = true});
-        c.first = false;
-    }
-    if (c.finish && c.text.n && j->endpoint == API_CHAT) {
-        /* the last text and the finish reason are two frames, as OpenAI's */
-        struct api_choice text = c;
-        text.finish = NULL;
-        api_put_frame(&j->out, &j->head, &text);
-        c = (struct api_choice){.index = index, .finish = c.finish};
-    }
-    api_put_frame(&j->out, &j->head, &c);
-    http_seq_framed(s, tok);
-    j->last_out_ns = clock_now_ns();
+    if (http_seq_frame(&j->seqs[index], index, j->jobs->o.model->tok, &j->head, &j->out))
+        j->last_out_ns = clock_now_ns();
 }
 
 static struct api_usage usage_of(const struct http_job *j)
@@ -310,46 +290,13 @@ static uint64_t random_u64(void)
     return v;
 }
 
-static void fill(struct engine_request *r, const struct http_job *j, const struct http_tokens *t,
-                 uint32_t choice)
-{
-    const struct api_request *a = &j->prompt.request;
-    const struct api_sampling *s = &a->sampling;
-    const struct http_model *m = j->jobs->o.model;
-    *r = (struct engine_request){
-        .prompt = t->ids,
-        .n_prompt = t->n,
-        .max_tokens = t->max_tokens,
-        .temperature = (float)s->temperature,
-        .top_p = s->top_p < 1e-6 ? 1e-6f : (float)s->top_p,
-        .min_p = (float)s->min_p,
-        .repetition = (float)s->repetition_penalty,
-        .frequency = (float)s->frequency_penalty,
-        .presence = (float)s->presence_penalty,
-        .top_k = (uint32_t)s->top_k,
-        .seed = s->has_seed ? (uint64_t)s->seed + choice : random_u64(),
-        .ignore_eos = s->ignore_eos,
-        .n_logprobs = a->logprobs,
-        .priority = a->hints.priority,
-        .strict_priority = a->hints.strict_priority,
-        .expected_output_tokens = a->hints.osl,
-        .latency_sensitivity = (float)a->hints.latency_sensitivity,
-        .iat_ms = a->hints.iat_ms,
-        .arrival_ns = j->arrival_ns,
-    };
-    memcpy(r->cache_salt, a->cache_salt, sizeof r->cache_salt);
-    for (uint32_t i = 0; i < a->n_stop_tokens; i++)
-        r->stop_tokens[r->n_stop_tokens++] = a->stop_tokens[i];
-    for (uint32_t i = 0; i < m->n_eog && r->n_stop_tokens < ENGINE_STOP_TOKENS_MAX; i++)
-        r->stop_tokens[r->n_stop_tokens++] = m->eog[i];
-}
-
 static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t index)
 {
     struct http_jobs *jobs = j->jobs;
-    uint32_t n = (uint32_t)j->prompt.request.sampling.n, slot = 0, gen = 0;
+    uint32_t slot = 0, gen = 0;
     struct engine_request r;
-    fill(&r, j, &j->prompt.list[index / n], index % n);
+    http_prompt_fill(&j->prompt, jobs->o.model, index, random_u64(), &r);
+    r.arrival_ns = j->arrival_ns;
     r.bias = bias;
     r.n_bias = j->prompt.request.n_bias;
     int st = engine_submit(jobs->o.engine, &r, &slot, &gen, &j->err);

@@ -6,6 +6,7 @@
 #include "mem.h"
 
 #include <stdio.h>
+#include <string.h>
 
 bool http_model_serves(const struct http_model *m, struct str name)
 {
@@ -118,6 +119,9 @@ int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api
         return http_model_unknown(m, r->model, e);
     if (r->sampling.ignore_eos && r->n_stop_tokens)
         return err_set(e, ST_EUNSUP, "stop_token_ids: not supported beside ignore_eos");
+    if (r->n_stop_tokens + m->n_eog > ENGINE_STOP_TOKENS_MAX)
+        return err_set(e, ST_EINVAL, "stop_token_ids: more than %u entries beside the model's own %u",
+                       ENGINE_STOP_TOKENS_MAX - m->n_eog, m->n_eog);
     uint32_t n = endpoint == API_CHAT ? 1 : r->n_prompts;
     p->list = mem_zalloc(n, sizeof *p->list);
     if (!p->list)
@@ -137,6 +141,41 @@ int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api
             st = check_length(t, m, r, e);
     }
     return st;
+}
+
+/* Choices of one prompt draw with consecutive seeds, so that a seed reproduces all of them. */
+void http_prompt_fill(const struct http_prompt *p, const struct http_model *m, uint32_t index, uint64_t seed,
+                      struct engine_request *r)
+{
+    const struct api_request *a = &p->request;
+    const struct api_sampling *s = &a->sampling;
+    uint32_t n = (uint32_t)s->n;
+    const struct http_tokens *t = &p->list[index / n];
+    *r = (struct engine_request){
+        .prompt = t->ids,
+        .n_prompt = t->n,
+        .max_tokens = t->max_tokens,
+        .temperature = (float)s->temperature,
+        .top_p = s->top_p < 1e-6 ? 1e-6f : (float)s->top_p,
+        .min_p = (float)s->min_p,
+        .repetition = (float)s->repetition_penalty,
+        .frequency = (float)s->frequency_penalty,
+        .presence = (float)s->presence_penalty,
+        .top_k = (uint32_t)s->top_k,
+        .seed = s->has_seed ? (uint64_t)s->seed + index % n : seed,
+        .ignore_eos = s->ignore_eos,
+        .n_logprobs = a->logprobs,
+        .priority = a->hints.priority,
+        .strict_priority = a->hints.strict_priority,
+        .expected_output_tokens = a->hints.osl,
+        .latency_sensitivity = (float)a->hints.latency_sensitivity,
+        .iat_ms = a->hints.iat_ms,
+    };
+    memcpy(r->cache_salt, a->cache_salt, sizeof r->cache_salt);
+    for (uint32_t i = 0; i < a->n_stop_tokens; i++)
+        r->stop_tokens[r->n_stop_tokens++] = a->stop_tokens[i];
+    for (uint32_t i = 0; i < m->n_eog; i++)
+        r->stop_tokens[r->n_stop_tokens++] = m->eog[i];
 }
 
 void http_prompt_fini(struct http_prompt *p)

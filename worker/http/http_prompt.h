@@ -13,6 +13,7 @@
 
 #include "api_parse.h"
 #include "chat.h"
+#include "engine.h"
 #include "tok.h"
 
 /* What a call is checked and rendered against. All borrowed. */
@@ -43,6 +44,9 @@ struct http_prompt {
 
 int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api_endpoint endpoint,
                      struct str body, struct err *e);
+/* The engine request of choice `index` (prompt-major), less bias and arrival; `seed` counts when the client sent none. */
+void http_prompt_fill(const struct http_prompt *p, const struct http_model *m, uint32_t index, uint64_t seed,
+                      struct engine_request *r);
 void http_prompt_fini(struct http_prompt *p);
 bool http_model_serves(const struct http_model *m, struct str name);
 int http_model_unknown(const struct http_model *m, struct str name,

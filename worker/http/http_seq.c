@@ -83,13 +83,39 @@ struct api_choice http_seq_choice(const struct http_seq *s, uint32_t index, cons
         .index = index, .text = buf_str(&s->text), .logprobs = logs, .finish = s->finish, .first = !s->began};
 }
 
-void http_seq_framed(struct http_seq *s, const struct tok *tok)
+/* Forgets what the frame carried. */
+static void framed(struct http_seq *s, const struct tok *tok)
 {
     for (size_t i = 0; i < s->n_logs; i++)
         s->log_offset += tok_bytes(tok, s->logs[i].token, true).n;
     s->n_logs = 0;
     s->began = true;
     buf_reset(&s->text);
+}
+
+bool http_seq_frame(struct http_seq *s, uint32_t index, const struct tok *tok, const struct api_head *head,
+                    struct buf *out)
+{
+    bool chat = head->endpoint == API_CHAT;
+    if (s->text.n == 0 && !s->finish)
+        return false;
+    struct api_logprobs logs;
+    struct api_choice c = http_seq_choice(s, index, tok, s->n_logs ? &logs : NULL);
+    if (c.first && c.finish && c.text.n == 0 && chat) {
+        /* nothing was generated: the role still comes before the finish, in a frame of its own */
+        api_put_frame(out, head, &(struct api_choice){.index = index, .first = true});
+        c.first = false;
+    }
+    if (c.finish && c.text.n && chat) {
+        /* the last text and the finish reason are two frames, as OpenAI's */
+        struct api_choice text = c;
+        text.finish = NULL;
+        api_put_frame(out, head, &text);
+        c = (struct api_choice){.index = index, .finish = c.finish};
+    }
+    api_put_frame(out, head, &c);
+    framed(s, tok);
+    return true;
 }
 
 void http_seq_fini(struct http_seq *s)

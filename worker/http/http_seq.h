@@ -40,7 +40,9 @@ int http_seq_end(struct http_seq *s, const struct stop_set *stops, bool length);
 /* What a reply or frame says of this choice; `logs` is filled when log-probabilities were asked for. */
 struct api_choice http_seq_choice(const struct http_seq *s, uint32_t index, const struct tok *tok,
                                   struct api_logprobs *logs);
-void http_seq_framed(struct http_seq *s, const struct tok *tok); /* forgets what the frame carried */
+/* Stream: appends what is new as frames; false when there is nothing to say yet. */
+bool http_seq_frame(struct http_seq *s, uint32_t index, const struct tok *tok, const struct api_head *head,
+                    struct buf *out);
 void http_seq_fini(struct http_seq *s);
 
 #endif
