@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${STATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/stator}
 model=${STATOR_MODEL_FILE:-$cache/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-binary=${STATOR_BIN:-$root/build/release/stator}
+binary=$(realpath "${STATOR_BIN:-$root/build/release/stator}")
 venv=$cache/venv-aiperf
 package='aiperf>=0.13,<0.14'
 
@@ -38,10 +38,10 @@ done
 name=$(curl -sf "http://127.0.0.1:$port/v1/models" | "$venv/bin/python" -c 'import json, sys; print(json.load(sys.stdin)["data"][0]["id"])')
 
 run() { # run ENDPOINT: 12 streamed requests, 3 at a time
-    HF_HUB_OFFLINE=1 "$venv/bin/aiperf" profile --model "$name" --url "http://127.0.0.1:$port" --endpoint-type "$1" \
-        --streaming --tokenizer "$work/hf" --concurrency 3 --request-count 12 --synthetic-input-tokens-mean 64 \
+    (cd "$work" && "$venv/bin/aiperf" profile --model "$name" --url "http://127.0.0.1:$port" --endpoint-type "$1" \
+        --streaming --tokenizer ./hf --concurrency 3 --request-count 12 --synthetic-input-tokens-mean 64 \
         --output-tokens-mean 24 --extra-inputs ignore_eos:true --random-seed 1 --ui none \
-        --artifact-dir "$work/out-$1" >"$work/aiperf-$1" 2>&1 || { tail -n 40 "$work/aiperf-$1"; cat "$work/log"; exit 1; }
+        --artifact-dir "$work/out-$1" >"$work/aiperf-$1" 2>&1) || { tail -n 40 "$work/aiperf-$1"; cat "$work/log"; exit 1; }
     find "$work/out-$1" -name 'profile_export_aiperf.json' | grep -q . || { tail -n 40 "$work/aiperf-$1"; exit 1; }
     "$venv/bin/python" - "$(find "$work/out-$1" -name 'profile_export_aiperf.json' | head -n 1)" "$1" <<'PY'
 import json, sys
