@@ -243,8 +243,17 @@ void model_kv_shape(const struct model *m, uint32_t block_tokens, uint32_t n_blo
     *out = (struct be_kv_shape){m->h.n_layers, m->h.n_kv_heads, m->h.head_dim, block_tokens, n_blocks, type};
 }
 
+/* Beyond the rope table's end an op would read foreign memory. */
+static bool batch_fits(const struct model *m, const struct be_batch *b)
+{
+    bool ok = b->n_rows <= m->max_rows && b->n_logits <= b->n_rows;
+    for (uint32_t i = 0; i < b->n_rows && ok; i++)
+        ok = b->positions[i] < m->max_context && b->tokens[i] >= 0 && (uint32_t)b->tokens[i] < m->h.vocab;
+    return ok;
+}
+
 int model_forward(struct model *m, const struct be_batch *batch, struct be_kv *kv, float *logits)
 {
-    assert(m->net != NULL && batch->n_rows <= m->max_rows);
+    assert(m->net != NULL && batch_fits(m, batch));
     return m->arch->forward(m->net, batch, kv, logits);
 }

@@ -8,7 +8,8 @@ Hugging Face folders:  <name>/{config.json, generation_config.json, model*.safet
 GGUF files:            <name>/{model.gguf, golden.bin}; weights of block types are random blocks, dequantised by the gguf
                        package for the reference, so that no quantiser stands between the two.
 golden.bin: u32 sequences, u32 vocab; per sequence u32 n, i32 tokens[n], f32 logits[n][vocab]. Little-endian.
-Logits are computed in float32 with eager attention. Everything follows from SEED.
+Logits are computed in float32 with eager attention. Everything follows from SEED. Last made with torch 2.15.0,
+transformers 5.23.0, safetensors 0.8.0, gguf 0.19.0, numpy 2.4.6.
 """
 import os
 import shutil
