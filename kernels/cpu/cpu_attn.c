@@ -1,9 +1,10 @@
 /* The parts of attention that need no vector: where K and V lie, and how an op is cut into items.
  *
- * A query head shares its K and V with all heads of its group, and in a prefill with all later rows, so an item is
- * (row tile, KV head): each sub-block of K and V is fetched, and widened to f32, once per item. Cutting along positions
- * would let one long sequence use all threads, but it adds partial sums in another order than a short one: rejected.
- * Tiles are as large as the number of threads lets them be; the bits of a row do not depend on its tile.
+ * A query head shares its K and V with all heads of its group, and in a prefill with all later rows, so an
+ * item is (row tile, KV head): each sub-block of K and V is fetched, and widened to f32, once per item.
+ * Cutting along positions would let one long sequence use all threads, but it adds partial sums in another
+ * order than a short one: rejected. Tiles are as large as the number of threads lets them be; the bits of a
+ * row do not depend on its tile.
  */
 #include "cpu_attn.h"
 #include "cpu_attn_tile.h"

@@ -2,12 +2,14 @@
  *
  * Owns     nothing; the caller owns the pool, the output and one scratch area per thread.
  * Units    sizes in bytes; positions absolute; `slot` = block * block_tokens + offset.
- * States   layout_init once per pool; plan once per op call; then every item of the plan, in any order, on any thread.
+ * States   layout_init once per pool; plan once per op call; then every item of the plan, in any order, on
+ *          any thread.
  * Threads  a plan is read-only after cpu_attn_plan; items write disjoint parts of `out`.
  * Errors   cpu_kv_layout_init: ST_EINVAL with the field. Nothing else can fail.
  * Bounds   head_dim a multiple of 16 up to CPU_HEAD_DIM_MAX; scratch is cpu_attn_scratch_bytes(head_dim).
- * Source   docs/CPU.md section 6. A row's bits depend on its q and its positions' K and V alone: scores are one FMA
- *          chain over rising d, the softmax runs in panels of 64 absolute positions, and no row is split over items.
+ * Source   docs/CPU.md section 6. A row's bits depend on its q and its positions' K and V alone: scores are
+ *          one FMA chain over rising d, the softmax runs in panels of 64 absolute positions, and no row is
+ *          split over items.
  */
 #ifndef STATOR_CPU_ATTN_H
 #define STATOR_CPU_ATTN_H
@@ -16,7 +18,8 @@
 
 enum { CPU_KV_SUB = 16, CPU_HEAD_DIM_MAX = 256 };
 
-/* One block, contiguous over all layers: [layer][kv head][sub-block of 16 tokens]{ K [head_dim][16], V [16][head_dim] }. */
+/* One block, contiguous over all layers: [layer][kv head][sub-block of 16 tokens]{ K [head_dim][16], V
+ * [16][head_dim] }. */
 struct cpu_kv_layout {
     enum be_type type;
     uint32_t n_layers, n_kv_heads, head_dim, block_tokens, n_blocks;

@@ -4,13 +4,13 @@
  *     s = q K^T       (q carries scale * log2 e, so that the softmax is in powers of two)
  *     m' = max(m, max s);  if it grew: l, o *= 2^(m - m')
  *     p = 2^(s - m');  l += p (16 lanes);  o += p V
- * and at the end out = o / sum of l. A panel, not a sub-block, is the step because the two horizontal maxima and the
- * rescaling of o are then paid once per 64 positions. Panels stand at absolute positions, so a row takes the same
- * steps whatever tile it is in. Positions that a row may not see have s = -inf and p = 0: they add nothing, and so it
- * does not matter which of them a tile computes.
+ * and at the end out = o / sum of l. A panel, not a sub-block, is the step because the two horizontal
+ * maxima and the rescaling of o are then paid once per 64 positions. Panels stand at absolute positions, so
+ * a row takes the same steps whatever tile it is in. Positions that a row may not see have s = -inf and p =
+ * 0: they add nothing, and so it does not matter which of them a tile computes.
  *
- * Tiles of many queries copy K and V of the panel to f32 first: the micro-kernels then spend no conversions, and V is
- * one product over up to 64 tokens instead of four.
+ * Tiles of many queries copy K and V of the panel to f32 first: the micro-kernels then spend no
+ * conversions, and V is one product over up to 64 tokens instead of four.
  */
 
 #define MM(name) mm_f32_##name
@@ -118,9 +118,10 @@ static void attn_load_panel(struct attn_tile *t, uint32_t base, uint32_t lo, uin
     t->type = t->widened ? BE_F32 : l->type;
 }
 
-/* Scores to weights for the n queries of a group: sub-blocks first..last of the panel at `base`. The new maxima of all
- * queries are found before any exponential, so that one vector of corrections serves the group. Multiplying l by a
- * correction of 1 is exact, and o is left alone where the maximum stayed: as if each query had been alone. */
+/* Scores to weights for the n queries of a group: sub-blocks first..last of the panel at `base`. The new
+ * maxima of all queries are found before any exponential, so that one vector of corrections serves the
+ * group. Multiplying l by a correction of 1 is exact, and o is left alone where the maximum stayed: as if
+ * each query had been alone. */
 static void attn_softmax(struct attn_tile *t, uint32_t query, uint32_t n, uint32_t first, uint32_t last,
                          uint32_t base)
 {

@@ -1,11 +1,13 @@
 /* The product under both halves of attention, for one element type of K and V. Included once per type with
  *   MM(name)   the name with the type in it,   MM_T   the element,   MM_LOAD(p)   16 elements as a v16.
  *
- *   c[n][j] (16 lanes each) = (zero ? 0 : c[n][j]) + sum over k of b[n][k] * x[j][k]   for n < N rows, j < J columns
+ *   c[n][j] (16 lanes each) = (zero ? 0 : c[n][j]) + sum over k of b[n][k] * x[j][k]   for n < N rows, j <
+ *   J columns
  *
- * QK: x[j] = K of sub-block j, k over dims, lanes are tokens. PV: x[j] = 16 dims of V, k over tokens, lanes are dims.
- * Each c[n][j] is one FMA chain in rising k; N and J only say how many chains are in flight (about 12 hide the FMA latency). The
- * accumulators are named variables, not arrays: clang 14 keeps such arrays in memory.
+ * QK: x[j] = K of sub-block j, k over dims, lanes are tokens. PV: x[j] = 16 dims of V, k over tokens, lanes
+ * are dims. Each c[n][j] is one FMA chain in rising k; N and J only say how many chains are in flight
+ * (about 12 hide the FMA latency). The accumulators are named variables, not arrays: clang 14 keeps such
+ * arrays in memory.
  */
 
 #define MM_DECL(n, j) struct v16 c##n##j = zero ? v16_set1(0) : v16_load(c + n * ldc + j * 16)
@@ -69,8 +71,8 @@ MM_KERNEL(3, 4)
 
 typedef void MM(fn)(float *, size_t, bool, const MM_T *const *, size_t, const float *, size_t, size_t);
 
-static void MM(run)(uint32_t n, uint32_t nj, float *c, size_t ldc, bool zero, const MM_T *const *x, size_t ldx,
-                    const float *b, size_t ldb, size_t kn)
+static void MM(run)(uint32_t n, uint32_t nj, float *c, size_t ldc, bool zero, const MM_T *const *x,
+                    size_t ldx, const float *b, size_t ldb, size_t kn)
 {
     static MM(fn) *const one[6] = {MM(1x1), MM(2x1), MM(3x1), MM(4x1), MM(5x1), MM(6x1)};
 #if CPU_VEC == 512
@@ -90,8 +92,8 @@ static void MM(run)(uint32_t n, uint32_t nj, float *c, size_t ldc, bool zero, co
 }
 
 /* Scores of n queries against sub-blocks: s[n][16 * nj]. */
-static void MM(scores)(uint32_t n, uint32_t nj, float *s, const void *const *k_sub, uint32_t dim, const float *q,
-                       size_t ldq)
+static void MM(scores)(uint32_t n, uint32_t nj, float *s, const void *const *k_sub, uint32_t dim,
+                       const float *q, size_t ldq)
 {
     const MM_T *x[CPU_ATTN_PANEL / 16];
     for (uint32_t j = 0; j < nj; j++)
@@ -100,7 +102,8 @@ static void MM(scores)(uint32_t n, uint32_t nj, float *s, const void *const *k_s
 }
 
 /* o[n][dim] += p[n][0..kn) V, one sub-block. */
-static void MM(values)(uint32_t n, float *o, size_t ldo, const void *v_sub, uint32_t dim, const float *p, size_t kn)
+static void MM(values)(uint32_t n, float *o, size_t ldo, const void *v_sub, uint32_t dim, const float *p,
+                       size_t kn)
 {
     const MM_T *x[CPU_HEAD_DIM_MAX / 16], *v = v_sub;
     for (uint32_t j = 0; j < dim / 16; j++)

@@ -1,4 +1,5 @@
-/* cpu_rows: everything of a forward that is not a matrix multiply, one table of functions per instruction set.
+/* cpu_rows: everything of a forward that is not a matrix multiply, one table of functions per instruction
+ * set.
  *
  * Owns     nothing.
  * Units    elements unless a name says bytes.
@@ -6,8 +7,9 @@
  * Threads  any; all functions are pure in their arguments.
  * Errors   none; shapes are checked where weights and pools are made.
  * Bounds   no allocation. Reads and writes exactly the given lengths (odd lengths included).
- * Source   docs/CPU.md sections 4 and 6. All tables give the same bits: each family is written once against a vector of
- *          16 floats (cpu_vec.h) and compiled three times. Callers set FTZ and DAZ first (same MXCSR = same bits).
+ * Source   docs/CPU.md sections 4 and 6. All tables give the same bits: each family is written once against
+ *          a vector of 16 floats (cpu_vec.h) and compiled three times. Callers set FTZ and DAZ first (same
+ *          MXCSR = same bits).
  */
 #ifndef STATOR_CPU_ROWS_H
 #define STATOR_CPU_ROWS_H
@@ -24,8 +26,8 @@ struct cpu_row_kernels {
     void (*silu_mul)(float *out, const float *gate, const float *up, uint32_t n);
     /* Rotates the pairs (2i, 2i+1), i < rot_dim / 2, of one head in place; cos_sin is [rot_dim/2][2]. */
     void (*rope)(float *x, const float *cos_sin, uint32_t rot_dim);
-    /* Stores one head's K and V, each [head_dim], at `slot`. Returns how many values f16 could not hold (stored as
-     * +-65504). */
+    /* Stores one head's K and V, each [head_dim], at `slot`. Returns how many values f16 could not hold
+     * (stored as +-65504). */
     uint32_t (*kv_append)(const struct cpu_kv_view *kv, uint32_t layer, uint32_t head, uint32_t slot,
                           const float *k, const float *v);
     /* Computes one item of a planned attention into a->out. */

@@ -1,5 +1,5 @@
-/* Row operations, attention and sampling for one instruction set. The vector type makes the difference; the operations are in
- * the .inl files, and give the same bits in every such file.
+/* Row operations, attention and sampling for one instruction set. The vector type makes the difference; the
+ * operations are in the .inl files, and give the same bits in every such file.
  */
 #include "cpu_rows.h"
 #include "cpu_attn_tile.h"

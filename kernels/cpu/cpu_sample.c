@@ -1,8 +1,9 @@
 /* The parts of sampling that need no vector: edits of the logits, candidates and where a sorted list is cut.
  *
- * Filters (top-k, top-p) want "the first so many of the tokens sorted by (logit falling, id rising)". Nothing here sorts:
- * a token's 64-bit key orders like that pair, and a digit search over the keys finds the smallest key that is kept, by count or
- * by probability mass. Masses are integers (2^32 for the most likely token), so that their sums do not depend on order.
+ * Filters (top-k, top-p) want "the first so many of the tokens sorted by (logit falling, id rising)".
+ * Nothing here sorts: a token's 64-bit key orders like that pair, and a digit search over the keys finds
+ * the smallest key that is kept, by count or by probability mass. Masses are integers (2^32 for the most
+ * likely token), so that their sums do not depend on order.
  */
 #include "cpu_sample_row.h"
 
@@ -67,7 +68,8 @@ uint64_t cpu_sample_cut(const struct cpu_sample_cand *c, size_t n, uint64_t targ
     }
     if (n == 0 || min == max)
         return 0;
-    /* invariant: keys above those that share `prefix` in all bits but the low `top` are kept, and sum to taken < target */
+    /* invariant: keys above those that share `prefix` in all bits but the low `top` are kept, and sum to
+     * taken < target */
     uint32_t top = 64 - (uint32_t)__builtin_clzll(min ^ max);
     uint64_t prefix = top < 64 ? max >> top : 0;
     for (;;) {

@@ -1,8 +1,9 @@
 /* Sampling one row, written once against v16; included by the per-ISA files after cpu_vec.h.
  *
- * The row is read a few times (it sits in L2): maximum and health; the sum for log-probabilities when asked; then candidates
- * above a floor, lowered until the filters are satisfied by them. Unfiltered rows draw over the whole vocabulary: the
- * Gumbel noise of a token is bounded by its random word's exponent, so logarithms are taken for a handful only.
+ * The row is read a few times (it sits in L2): maximum and health; the sum for log-probabilities when
+ * asked; then candidates above a floor, lowered until the filters are satisfied by them. Unfiltered rows
+ * draw over the whole vocabulary: the Gumbel noise of a token is bounded by its random word's exponent, so
+ * logarithms are taken for a handful only.
  */
 
 struct sample {

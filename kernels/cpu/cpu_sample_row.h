@@ -1,7 +1,9 @@
-/* cpu_sample_row: the pieces of sampling one row that need no vector; shared by cpu_sample.c and the per-ISA files.
+/* cpu_sample_row: the pieces of sampling one row that need no vector; shared by cpu_sample.c and the
+ * per-ISA files.
  *
  * Owns     nothing.
- * Units    key = (logit, id) as one integer: larger = more likely, then lower id. mass = e^((z - max) / T) * 2^32, truncated.
+ * Units    key = (logit, id) as one integer: larger = more likely, then lower id. mass = e^((z - max) / T)
+ *          * 2^32, truncated.
  * States   -
  * Threads  pure functions.
  * Errors   none.
@@ -49,7 +51,8 @@ static inline float cpu_sample_logit(uint64_t key)
 }
 
 void cpu_sample_edit(float *z, uint32_t vocab, const struct be_sample_row *p);
-/* The smallest key kept when the largest keys are kept until their count or mass reaches target; 0 = keep all. */
+/* The smallest key kept when the largest keys are kept until their count or mass reaches target; 0 = keep
+ * all. */
 uint64_t cpu_sample_cut(const struct cpu_sample_cand *c, size_t n, uint64_t target, bool by_mass);
 size_t cpu_sample_keep(struct cpu_sample_cand *c, size_t n,
                        uint64_t cut); /* in place; returns how many stay */

@@ -6,12 +6,13 @@
  * Threads  any.
  * Errors   none.
  * Bounds   *_n forms touch exactly n <= 16 elements; lanes past n read as zero.
- * Source   docs/CPU.md section 4. Includer defines CPU_VEC as 0 (C), 2 (AVX2 + FMA + F16C) or 512. Everything is static: a
- *          shared inline compiled in the AVX-512 file must never be the copy that another file calls.
+ * Source   docs/CPU.md section 4. Includer defines CPU_VEC as 0 (C), 2 (AVX2 + FMA + F16C) or 512.
+ *          Everything is static: a shared inline compiled in the AVX-512 file must never be the copy that
+ *          another file calls.
  *
- * Rules that make the bits equal: one rounding per named op (fma is fma, mul then add is two), min and max as x86 does
- * them (the second operand when either is NaN), sums over lanes only by the tree 8, 4, 2, 1, no reciprocals, no libm
- * but fmaf and sqrtf, which are exact.
+ * Rules that make the bits equal: one rounding per named op (fma is fma, mul then add is two), min and max
+ * as x86 does them (the second operand when either is NaN), sums over lanes only by the tree 8, 4, 2, 1, no
+ * reciprocals, no libm but fmaf and sqrtf, which are exact.
  */
 #ifndef STATOR_CPU_VEC_H
 #define STATOR_CPU_VEC_H
@@ -22,7 +23,8 @@
 #include <string.h>
 
 #if CPU_VEC == 0 && defined(__SANITIZE_ADDRESS__)
-#define VEC_FN static __attribute__((noinline, unused)) /* gcc with sanitizers takes minutes over inlined loops */
+#define VEC_FN \
+    static __attribute__((noinline, unused)) /* gcc with sanitizers takes minutes over inlined loops */
 #elif CPU_VEC == 0
 #define VEC_FN static __attribute__((unused))
 #else
@@ -37,7 +39,7 @@
 #include "cpu_vec_c.inl"
 #endif
 
-/* ---- written once, on top of the primitives -------------------------------------------------------------------- */
+/* ---- written once, on top of the primitives ---------------------------------------- */
 
 VEC_FN struct v16 v16_load_n(const float *p, uint32_t n)
 {
@@ -74,7 +76,8 @@ VEC_FN void v16_store_bf16(uint16_t *p, struct v16 a)
     w16_store_u16(p, w16_shr16(w16_add(b, inc)));
 }
 
-/* x - magic is x rounded to the nearest integer, and the low bits of x + magic are that integer: 1.5 * 2^23. */
+/* x - magic is x rounded to the nearest integer, and the low bits of x + magic are that integer: 1.5 *
+ * 2^23. */
 #define VEC_MAGIC 12582912.0f
 
 /* e^x, relative error about 1e-7; below -87 exactly 0; the caller keeps x <= 88. NaN stays NaN. */

@@ -167,7 +167,7 @@ VEC_FN struct v16 v16_add_exponent(struct v16 p, struct v16 t)
     LANES(vec_of_bits(vec_bits_of(p.l[i]) + (vec_bits_of(t.l[i]) << 23)));
 }
 
-/* ---- half precision -------------------------------------------------------------------------------------------- */
+/* ---- half precision ---------------------------------------- */
 
 VEC_FN float vec_f16_to_f32(uint16_t h)
 {
@@ -220,7 +220,7 @@ VEC_FN void v16_store_f16(uint16_t *p, struct v16 a)
         p[i] = vec_f32_to_f16(a.l[i]);
 }
 
-/* ---- integers -------------------------------------------------------------------------------------------------- */
+/* ---- integers ---------------------------------------- */
 
 VEC_FN struct w16 w16_set1(uint32_t x)
 {

@@ -1,5 +1,6 @@
-/* rows_isa: which tables of row kernels this machine can run, and what every row test needs: a seeded generator, a page that
- * must not be touched behind an array, and FTZ with DAZ as the compute threads have them. */
+/* rows_isa: which tables of row kernels this machine can run, and what every row test needs: a seeded
+ * generator, a page that must not be touched behind an array, and FTZ with DAZ as the compute threads have
+ * them. */
 #ifndef STATOR_TEST_ROWS_ISA_H
 #define STATOR_TEST_ROWS_ISA_H
 

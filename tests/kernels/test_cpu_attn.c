@@ -1,4 +1,5 @@
-/* Attention: against naive doubles; the same bits on every instruction set, in every batch and under every chunking. */
+/* Attention: against naive doubles; the same bits on every instruction set, in every batch and under every
+ * chunking. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>

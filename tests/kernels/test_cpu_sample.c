@@ -1,5 +1,5 @@
-/* Sampling: known Philox vectors, every filter against a naive twin in doubles, the distribution of draws, bad rows; every
- * instruction set draws the same token with the same log-probability, bit for bit. */
+/* Sampling: known Philox vectors, every filter against a naive twin in doubles, the distribution of draws,
+ * bad rows; every instruction set draws the same token with the same log-probability, bit for bit. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
@@ -122,7 +122,7 @@ static void greedy_takes_the_lowest_id_of_the_maxima(void **state)
     }
 }
 
-/* ---- the naive twin ------------------------------------------------------------------------------------------------ */
+/* ---- the naive twin ---------------------------------------- */
 
 struct entry {
     float z;
