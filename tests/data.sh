@@ -52,9 +52,19 @@ fetch_corpus() { # vocabularies and templates: $cache/corpus/models
     touch "$cache/corpus/stamp"
 }
 
+render_templates() { # what Jinja2 makes of the real templates; a change of the script makes it anew
+    out=$cache/chat_corpus.json
+    [ -f "$out" ] && [ -z "$(find tests/golden/chat -name '*.py' -newer "$out")" ] && return 0
+    echo "test: rendering the real chat templates with Jinja2"
+    "$(venv_python)" tests/golden/chat/make_goldens.py --templates "$cache/corpus/models/templates" --out "$out.part" \
+        >"$work/goldens" 2>&1 || { tail -n 15 "$work/goldens"; return 1; }
+    mv "$out.part" "$out"
+}
+
 fetch_data() {
     # shellcheck disable=SC2086
     data_install $test_packages
     fetch_venv
     fetch_corpus
+    render_templates
 }
