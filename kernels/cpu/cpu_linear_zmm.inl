@@ -36,14 +36,6 @@
 #define BF16_ODD(p) _mm512_castsi512_ps(_mm512_and_si512(p, HIGH16))
 #define BF16_EVEN(p) _mm512_castsi512_ps(_mm512_slli_epi32(p, 16))
 
-static inline int32_t sum16(__m128i q)
-{
-    __m128i s = _mm_madd_epi16(_mm_add_epi16(_mm_cvtepi8_epi16(q), _mm_cvtepi8_epi16(_mm_srli_si128(q, 8))),
-                               _mm_set1_epi16(1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-}
-
 static inline void store_group(const float *x, struct cpu_act_group *g, uint32_t row)
 {
     __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
@@ -54,9 +46,12 @@ static inline void store_group(const float *x, struct cpu_act_group *g, uint32_t
     __m512 scale = _mm512_set1_ps(id);
     __m128i q0 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, scale)));
     __m128i q1 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, scale)));
-    _mm_storeu_si128((__m128i *)g->q[row], q0);
-    _mm_storeu_si128((__m128i *)(g->q[row] + 16), q1);
-    int32_t h0 = sum16(q0), h1 = sum16(q1);
+    __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(q0), q1, 1);
+    _mm256_storeu_si256((__m256i *)g->q[row], q);
+    __m256i sum = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q);
+    sum = _mm256_hadd_epi32(sum, sum);
+    sum = _mm256_hadd_epi32(sum, sum);
+    int32_t h0 = _mm256_cvtsi256_si32(sum), h1 = _mm_cvtsi128_si32(_mm256_extracti128_si256(sum, 1));
     g->d[row] = d;
     g->s[row] = d * (float)(h0 + h1);
     g->n128[row] = -128 * (h0 + h1);

@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-enum { FEW_ROWS = 4, SHARES = 4 };
+enum { FEW_ROWS = 4, MANY_ROWS = 64, SHARES = 4, FINE_SHARES = 12 };
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -22,7 +22,8 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 static uint32_t share(const struct cpu_be *b, uint32_t units, uint32_t rows)
 {
     uint32_t threads = cpu_pool_threads(b->pool);
-    return min_u32(units, rows <= FEW_ROWS ? threads : threads * SHARES);
+    uint32_t per_thread = rows <= FEW_ROWS ? 1 : rows < MANY_ROWS ? SHARES : FINE_SHARES;
+    return min_u32(units, threads * per_thread);
 }
 
 static uint32_t cut(uint32_t units, uint32_t chunk, uint32_t n_chunks)
