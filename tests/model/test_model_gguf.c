@@ -243,7 +243,7 @@ static void every_cut_is_refused(void **state)
     /* The last tensor's type is not known: of its bytes the file may hold any part, but its offset must be
      * inside. */
     for (size_t n = 0; n < b.n; n++) {
-        struct guard guard;
+        struct guard guard = {0};
         struct gguf *g = NULL;
         struct err e = {0};
         assert_int_equal(guard_put(&guard, b.p, n), 0);
@@ -264,7 +264,7 @@ static void no_lie_reads_outside_the_file(void **state)
                                     INT64_MAX, 1ull << 63, UINT64_MAX, UINT64_MAX - 31};
     struct buf b = {0};
     size_t header = sample(&b), parsed = 0, refused = 0;
-    struct guard guard;
+    struct guard guard = {0};
     assert_int_equal(guard_put(&guard, b.p, b.n), 0);
     for (size_t at = 0; at < header; at++) {
         for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {

@@ -78,7 +78,7 @@ static void every_cut_is_refused(void **state)
     struct buf b = {0};
     put_file(&b, sample, 46);
     for (size_t n = 0; n < b.n; n++) {
-        struct guard guard;
+        struct guard guard = {0};
         struct safetensors *s = NULL;
         struct err e = {0};
         assert_int_equal(guard_put(&guard, b.p, n), 0);
@@ -96,7 +96,7 @@ static void no_lie_reads_outside_the_file(void **state)
     (void)state;
     static const unsigned char bytes[] = "\0\1\x7f\xff\"09[]{},:-.eE\\ \n";
     struct buf b = {0};
-    struct guard guard;
+    struct guard guard = {0};
     uint64_t parsed = 0, refused = 0, sum = 0;
     put_file(&b, sample, 46);
     assert_int_equal(guard_put(&guard, b.p, b.n), 0);
