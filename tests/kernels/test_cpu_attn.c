@@ -206,11 +206,13 @@ static void any_schedule_gives_the_bits_of_one_token_at_a_time(void **state)
     for (uint32_t i = 0; i < N_MODELS; i++) {
         struct world w;
         float *want[MAX_SEQS], *got[MAX_SEQS];
-        world_open(&w, &models[i], 3, models[i].dim <= 64 ? 150 : 90, &s);
+        world_open(&w, &models[i], 3, i == 0 ? 150 : 70 + rows_below(&s, 12), &s);
         reference(&w, want);
         for (uint32_t j = 0; j < w.n_seqs; j++)
             check_double(&w, j, want[j]);
         for (uint32_t round = 0; round < 3 * n_isa; round++) {
+            if (round > 0 && round % n_isa == 0)
+                continue; /* plain C is slow: one round of it */
             uint32_t done[MAX_SEQS] = {0}, left = w.n_seqs;
             new_outputs(&w, got);
             while (left > 0) {
