@@ -4,14 +4,14 @@
  * Scales change every 32 k, so each product tile goes straight back through L1 into the f32 chains: 16 rows x (convert,
  * scale product, one or two FMAs), which is what bounds the speed, at about twice VNNI's. Weights are unpacked to bytes
  * once per tile and stretch of k, for all panels of the call; chains wait in `out` between stretches (stored f32 is exact).
- * Fewer rows than half a panel take the VNNI kernels: the tile unit's time does not shrink with rows. */
+ * Fewer rows than nearly a panel take the VNNI kernels: the tile unit's time does not shrink with rows. */
 #include <immintrin.h>
 #include <stddef.h>
 
 #include "cpu_linear.h"
 
 /* STRETCH: groups unpacked at a time, 16 KiB. AHEAD_LINES: prefetched per two groups, two groups' worth of nibbles. */
-enum { AMX_ROWS_MIN = 9, STRETCH = 32, AHEAD_LINES = 10 };
+enum { AMX_ROWS_MIN = 14, STRETCH = 32, AHEAD_LINES = 10 };
 
 struct tile_config {
     uint8_t palette, start;
@@ -105,7 +105,7 @@ static inline __attribute__((always_inline)) void panel_stretch(const struct str
             PRODUCT(0, 2, 4, g + 2);
         if (ahead)
             for (int i = 0; i < AHEAD_LINES; i++, ahead += 64)
-                _mm_prefetch((const char *)ahead, _MM_HINT_T0);
+                _mm_prefetch((const char *)ahead, _MM_HINT_T1);
         scale_group(s, g, a, sums[0], acc, kind);
         if (g + 1 == groups)
             break;
