@@ -3,8 +3,9 @@
  *   submit, cancel --> inbox ring --> [ drain -> schedule -> build batch -> forward -> sample -> commit -> emit ] --> events ring
  *
  * Hand-over. A slot's memory belongs to the submitting thread until its SUBMIT message, then to the engine until its END
- * event. Each live request therefore has at most one SUBMIT and one CANCEL in the inbox, which is sized for that: pushing
- * there never fails.
+ * event. A slot therefore has at most three messages in the inbox: the CANCEL of a request that ended by itself meanwhile,
+ * and SUBMIT and CANCEL of the one that took the slot after it, which cannot end before its SUBMIT and all in front of it were
+ * popped. The inbox is sized for that: pushing there never fails.
  *
  * Back-pressure. The events ring keeps room for one END per slot at all times; a step runs only when every row of it could
  * still emit a token besides. When the consumer is slow the engine sleeps until the consumer has popped, and goes on hearing

@@ -32,7 +32,7 @@ static int create_parts(struct engine *g, struct err *e)
     g->live = mem_zalloc(n_slots, sizeof *g->live);
     g->live_at = mem_zalloc(n_slots, sizeof *g->live_at);
     if (!g->free_slots || !g->live || !g->live_at ||
-        ring_create(&g->inbox, 2 * n_slots, sizeof(struct message)) != ST_OK ||
+        ring_create(&g->inbox, 3 * n_slots, sizeof(struct message)) != ST_OK ||
         ring_create(&g->events, (uint32_t)g->event_capacity, sizeof(struct engine_event)) != ST_OK)
         return err_set(e, ST_ENOMEM, "engine: no memory for %u request slots", n_slots);
     for (uint32_t i = 0; i < n_slots; i++)
