@@ -155,11 +155,12 @@ struct op_linear_add {
     float *x;                     /* in/out [n_rows][rows of w] */
 };
 
-/* act_out = silu(act Wg^T) * (act Wu^T), ready for `next`. */
+/* act_out = silu(act Wg^T + bias) * (act Wu^T + bias), ready for `next`. */
 struct op_gated {
     uint32_t n_rows;
     const struct be_act *act;
-    const struct be_weight *w; /* USE_GATED */
+    const struct be_weight *w;    /* USE_GATED */
+    const struct be_weight *bias; /* USE_VECTOR [gate + up rows] or NULL */
     const struct be_weight *next;
     struct be_act *act_out; /* out, n_rows x (rows of one part) */
 };

@@ -407,8 +407,12 @@ static void gated_chunk(void *ctx, uint32_t chunk, uint32_t thread)
             block(j->b, p->w, gate, tile, tiles, p->act, r0, nr, yg, ld);
             block(j->b, p->w, up, tile, tiles, p->act, r0, nr, yu, ld);
             for (uint32_t r = 0; r < nr; r++) {
-                float *y = yg + (size_t)r * ld;
-                j->b->pick.rows->silu_mul(y, y, yu + (size_t)r * ld, cols);
+                float *y = yg + (size_t)r * ld, *up_row = yu + (size_t)r * ld;
+                for (uint32_t i = 0; p->bias && i < cols; i++) {
+                    y[i] += p->bias->vec[k0 + i];
+                    up_row[i] += p->bias->vec[gate->rows + k0 + i];
+                }
+                j->b->pick.rows->silu_mul(y, y, up_row, cols);
                 act_store(j->b, p->act_out, y, r0 + r, k0, cols);
             }
         }
@@ -419,6 +423,7 @@ int cpu_op_gated(struct be *be, const struct op_gated *p)
 {
     struct cpu_be *b = (struct cpu_be *)be;
     if (p->w->use != BE_USE_GATED || p->act == p->act_out || !act_fits(p->act, p->w, p->n_rows) ||
+        (p->bias && p->bias->k != 2 * p->w->parts[0].rows) ||
         !act_begin(p->act_out, p->next, p->n_rows, p->w->parts[0].rows))
         return ST_EINVAL;
     uint32_t units = (p->w->parts[0].rows + CPU_GROUP - 1) / CPU_GROUP;

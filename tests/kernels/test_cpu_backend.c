@@ -169,7 +169,7 @@ static void step(struct net *n, const struct be_batch *b, float *out)
                                                      1.0f / sqrtf((float)s->hd), n->o, n->b});
     bad |= ops->linear_add(be, &(struct op_linear_add){rows, n->b, n->o, NULL, n->x});
     bad |= ops->norm(be, &(struct op_norm){rows, NULL, s->d, n->x, n->gain, 1e-5f, n->gated, n->a});
-    bad |= ops->gated(be, &(struct op_gated){rows, n->a, n->gated, n->down, n->b});
+    bad |= ops->gated(be, &(struct op_gated){rows, n->a, n->gated, NULL, n->down, n->b});
     bad |= ops->linear_add(be, &(struct op_linear_add){rows, n->b, n->down, NULL, n->x});
     bad |= ops->norm(be, &(struct op_norm){rows, NULL, s->d, n->x, n->gain, 1e-5f, n->embed, n->a});
     bad |= ops->logits(be, &(struct op_logits){rows, n->a, n->embed, n->logits});
@@ -440,7 +440,7 @@ static void an_op_refuses_what_does_not_fit(void **state)
     assert_int_equal(ops->norm(n.be, &norm), ST_OK);
     assert_int_equal(ops->linear_add(n.be, &(struct op_linear_add){2, n.a, n.gated, NULL, n.x}), ST_EINVAL);
     assert_int_equal(ops->linear_add(n.be, &(struct op_linear_add){1, n.a, n.down, NULL, n.x}), ST_EINVAL);
-    assert_int_equal(ops->gated(n.be, &(struct op_gated){1, n.a, n.gated, n.down, n.a}), ST_EINVAL);
+    assert_int_equal(ops->gated(n.be, &(struct op_gated){1, n.a, n.gated, NULL, n.down, n.a}), ST_EINVAL);
     net_fini(&n);
     source_fini(&m);
 }

@@ -20,7 +20,8 @@
 #include <stdio.h>
 
 struct layer {
-    struct be_weight *attn_norm, *qkv, *qkv_bias, *o, *o_bias, *ffn_norm, *gated, *down, *down_bias;
+    struct be_weight *attn_norm, *qkv, *qkv_bias, *o, *o_bias, *ffn_norm, *gated, *gated_bias, *down,
+        *down_bias;
 };
 
 struct llama {
@@ -105,9 +106,9 @@ static void load_layer(struct llama *m, struct layer *l, struct names *n, struct
     l->ffn_norm = vector(p, n, FFN_NORM, h->d);
     struct pack_part gated[] = {{name(n, 0, GATE, "weight"), h->ffn}, {name(n, 1, UP, "weight"), h->ffn}};
     l->gated = pack_matrix(p, BE_USE_GATED, gated, 2, h->d);
-    if (p->rc == ST_OK && (pack_has(p, name(n, 0, GATE, "bias")) || pack_has(p, name(n, 0, UP, "bias"))))
-        p->rc = err_set(p->e, ST_EUNSUP, "%s: tensor '%s': biases on gate and up are not supported",
-                        p->src->name, n->text[0]);
+    name(n, 0, GATE, "bias");
+    name(n, 1, UP, "bias");
+    l->gated_bias = pack_biases(p, gated, 2);
     l->down = matrix(p, n, BE_USE_LINEAR, DOWN, h->d, h->ffn);
     l->down_bias = bias(p, n, DOWN, h->d);
 }
@@ -121,9 +122,9 @@ static void check_biases(const struct llama *m, struct pack *p, struct names *n)
         if (m->h.attn_bias && (l->qkv_bias == NULL || l->o_bias == NULL))
             p->rc = err_set(p->e, ST_EFORMAT, "%s: tensor '%s' is missing, but attention_bias is set",
                             p->src->name, name(n, 0, l->qkv_bias == NULL ? Q : O, "bias"));
-        if (p->rc == ST_OK && m->h.mlp_bias && l->down_bias == NULL)
+        if (p->rc == ST_OK && m->h.mlp_bias && (l->gated_bias == NULL || l->down_bias == NULL))
             p->rc = err_set(p->e, ST_EFORMAT, "%s: tensor '%s' is missing, but mlp_bias is set", p->src->name,
-                            name(n, 0, DOWN, "bias"));
+                            name(n, 0, l->gated_bias == NULL ? GATE : DOWN, "bias"));
     }
 }
 
@@ -216,8 +217,8 @@ static int llama_load(void **out, const struct hparams *h, const struct arch_lim
 
 static uint32_t layer_weights(const struct layer *l, struct be_weight *out[9])
 {
-    struct be_weight *all[] = {l->attn_norm, l->qkv,   l->qkv_bias, l->o,        l->o_bias,
-                               l->ffn_norm,  l->gated, l->down,     l->down_bias};
+    struct be_weight *all[] = {l->attn_norm, l->qkv,   l->qkv_bias,   l->o,    l->o_bias,
+                               l->ffn_norm,  l->gated, l->gated_bias, l->down, l->down_bias};
     uint32_t n = 0;
     for (uint32_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i] != NULL)
@@ -321,8 +322,12 @@ static int ffn_block(struct llama *m, const struct layer *l, const struct be_bat
                            .eps = (float)h->rms_eps,
                            .next = l->gated,
                            .act = m->act};
-    struct op_gated gated = {
-        .n_rows = b->n_rows, .act = m->act, .w = l->gated, .next = l->down, .act_out = m->act_ffn};
+    struct op_gated gated = {.n_rows = b->n_rows,
+                             .act = m->act,
+                             .w = l->gated,
+                             .bias = l->gated_bias,
+                             .next = l->down,
+                             .act_out = m->act_ffn};
     struct op_linear_add down = {
         .n_rows = b->n_rows, .act = m->act_ffn, .w = l->down, .bias = l->down_bias, .x = m->x};
     int rc = ops->norm(m->be, &norm);

@@ -31,7 +31,7 @@ HF = {
     # name: (class, config overrides, dtype on disk, shard size, sequence lengths)
     "tied": (LlamaForCausalLM, dict(tie_word_embeddings=True, hidden_size=64, num_attention_heads=4,
                                     num_key_value_heads=2, num_hidden_layers=1), torch.float32, "5GB", [1, 17, 33]),
-    "bias_headdim": (LlamaForCausalLM, dict(head_dim=32, num_key_value_heads=1, attention_bias=True),
+    "bias_headdim": (LlamaForCausalLM, dict(head_dim=32, num_key_value_heads=1, attention_bias=True, mlp_bias=True),
                      torch.float32, "5GB", [5, 40]),
     "llama3_rope": (LlamaForCausalLM, dict(rope_theta=500000.0, rope_scaling=dict(
         rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
