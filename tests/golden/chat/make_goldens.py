@@ -9,6 +9,7 @@ Needs: pip install jinja2==3.1.6. The files are JSON: {"templates": {name: sourc
 """
 import argparse
 import datetime
+import functools
 import glob
 import json
 import os
@@ -54,6 +55,11 @@ def environment():
     return env
 
 
+@functools.lru_cache(maxsize=4)
+def compiled(env, source):
+    return env.from_string(source)
+
+
 def render(env, source, given):
     """The case's outcome as {"out": ...} or {"error": ...}."""
     variables = {k: given[k] for k in ("bos_token", "eos_token", "unk_token", "pad_token") if given.get(k)}
@@ -61,7 +67,7 @@ def render(env, source, given):
     variables.update(messages=given["messages"], tools=given.get("tools"), documents=given.get("documents"),
                      add_generation_prompt=given.get("add_generation_prompt", False))
     try:
-        return {"out": env.from_string(source).render(**variables)}
+        return {"out": compiled(env, source).render(**variables)}
     except Exception as e:  # whatever Python raises inside a template counts as a refusal
         return {"error": f"{type(e).__name__}: {e}"[:200]}
 
