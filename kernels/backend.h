@@ -6,7 +6,7 @@
  *          the host after end_step. An asynchronous backend runs ops in call order.
  * Threads  one thread (the engine's) makes every call after create; a backend may use threads of its own inside.
  * Errors   ST_EINVAL for shapes that an op cannot take, ST_ENOMEM, ST_EDEVICE (sticky: every later call returns it).
- * Bounds   ops never allocate: everything is sized at create from be_limits.
+ * Bounds   ops never allocate: weights, KV pools and activations are sized when they are created.
  * Source   docs/ARCHITECTURE.md section 3. Batch invariance: a row's result depends on that row alone, bit for bit on the
  *          CPU backend, whatever else is in the step, however it is chunked, and on how many threads it ran.
  */
@@ -69,15 +69,6 @@ struct be_kv_shape {
     uint32_t block_tokens; /* a multiple of 16 */
     uint32_t n_blocks;
     enum be_type type; /* BE_F32, BE_F16 or BE_BF16 */
-};
-
-struct be_limits {
-    uint32_t max_rows; /* tokens per step */
-    uint32_t max_seqs; /* spans and logit rows per step */
-    uint32_t max_k;    /* largest k of any weight */
-    uint32_t max_n;    /* largest number of outputs of any weight but the head */
-    uint32_t vocab;
-    uint32_t max_context; /* positions */
 };
 
 /* ---- a step ------------------------------------------------------------------------------------------------------ */

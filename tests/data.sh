@@ -10,26 +10,6 @@ venv_packages="openai==3.54.0 tokenizers==0.23.3 jinja2==3.1.6 numpy==2.4.6 gguf
 
 venv_python() { echo "$cache/venv/bin/python"; }
 
-data_missing() {
-    for p in "$@"; do
-        dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || printf '%s ' "$p"
-    done
-}
-
-data_install() {
-    want=$(data_missing "$@")
-    [ -n "$want" ] || return 0
-    root=
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || { echo "test: missing packages, and neither root nor sudo: $want" >&2; return 1; }
-        root=sudo
-    fi
-    echo "test: installing packages: $want"
-    # shellcheck disable=SC2086
-    { $root apt-get update -q && $root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $want; } \
-        >"$work/apt" 2>&1 || { tail -n 15 "$work/apt"; return 1; }
-}
-
 fetch_venv() {
     stamp=$cache/venv/stamp
     [ "$(cat "$stamp" 2>/dev/null)" = "$venv_packages" ] && return 0
@@ -63,7 +43,7 @@ render_templates() { # what Jinja2 makes of the real templates; a change of the 
 
 fetch_data() {
     # shellcheck disable=SC2086
-    data_install $test_packages
+    ./run --install $test_packages
     fetch_venv
     fetch_corpus
     render_templates
