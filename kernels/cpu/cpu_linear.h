@@ -61,6 +61,8 @@ struct cpu_gemm {
     uint32_t n_rows; /* counted from the first row of the first panel */
     float *out;      /* [n_rows][ld], n_tiles * 16 of each row written */
     size_t ld;
+    const uint8_t
+        *next; /* where the caller will read weights after these: a hint for prefetches; NULL = behind them */
 };
 
 typedef void cpu_gemm_fn(const struct cpu_gemm *g);

@@ -199,6 +199,7 @@ static void run(const struct cpu_gemm *g, enum be_type type, open_fn *open, pane
     tiles_begin();
     for (uint32_t t = 0; t < g->n_tiles; t++) {
         const uint8_t *w = g->w + t * g->tile_bytes;
+        const uint8_t *next = t + 1 == g->n_tiles && g->next ? g->next : w + g->tile_bytes;
         for (uint32_t g0 = 0; g0 < groups; g0 += STRETCH) {
             uint32_t n = groups - g0 < STRETCH ? groups - g0 : STRETCH;
             s.words = s.bytes[0];
@@ -209,7 +210,7 @@ static void run(const struct cpu_gemm *g, enum be_type type, open_fn *open, pane
                 uint32_t rows = g->n_rows - r0 < CPU_PANEL ? g->n_rows - r0 : CPU_PANEL;
                 panels(&s, n, (const struct cpu_act_group *)panel + g0,
                        g->out + r0 * g->ld + (size_t)t * CPU_TILE, g->ld, rows, g0 == 0,
-                       r0 == 0 ? w + g->tile_bytes + g0 * (g->tile_bytes / groups) : NULL);
+                       r0 == 0 ? next + g0 * (g->tile_bytes / groups) : NULL);
             }
         }
     }

@@ -55,9 +55,36 @@ static bool act_fits(const struct be_act *a, const struct be_weight *w, uint32_t
     return a->cls == w->cls && a->k == w->k && a->n_rows >= n_rows && w->use != BE_USE_VECTOR;
 }
 
+struct round_job {
+    const struct cpu_be *b;
+    struct be_act *act;
+    uint32_t n_chunks;
+};
+
+static void round_chunk(void *ctx, uint32_t chunk, uint32_t thread)
+{
+    (void)thread;
+    const struct round_job *j = ctx;
+    struct be_act *a = j->act;
+    uint32_t groups = (a->k + CPU_GROUP - 1) / CPU_GROUP;
+    uint32_t k0 = cut(groups, chunk, j->n_chunks) * CPU_GROUP;
+    uint32_t end = min_u32(cut(groups, chunk + 1, j->n_chunks) * CPU_GROUP, a->k);
+    for (uint32_t r = 0; r < a->n_rows; r++)
+        act_store(j->b, a, a->rows + (size_t)r * a->k + k0, r, k0, end - k0);
+}
+
+/* Rounds all rows. Threads take columns: the rows of a panel stand side by side in its cache lines, and two threads that
+ * write one line send it to and fro. */
+static void round_columns(const struct cpu_be *b, struct be_act *a)
+{
+    struct round_job j = {b, a, min_u32((a->k + CPU_GROUP - 1) / CPU_GROUP, cpu_pool_threads(b->pool))};
+    cpu_pool_run(b->pool, j.n_chunks, round_chunk, &j);
+}
+
 /* y[nr][tiles * 16] = the tiles' outputs for rows r0 .. r0 + nr - 1; r0 is a multiple of 16. */
 static void block(const struct cpu_be *b, const struct be_weight *w, const struct cpu_part *p, uint32_t tile,
-                  uint32_t tiles, const struct be_act *a, uint32_t r0, uint32_t nr, float *y, size_t ld)
+                  uint32_t tiles, const struct be_act *a, uint32_t r0, uint32_t nr, float *y, size_t ld,
+                  const uint8_t *next)
 {
     const struct cpu_gemm g = {.w = p->data + tile * p->tile_bytes,
                                .tile_bytes = p->tile_bytes,
@@ -67,7 +94,8 @@ static void block(const struct cpu_be *b, const struct be_weight *w, const struc
                                .panel_bytes = a->panel_bytes,
                                .n_rows = nr,
                                .out = y,
-                               .ld = ld};
+                               .ld = ld,
+                               .next = next};
     b->pick.linear.gemm[p->type](&g);
 }
 
@@ -109,18 +137,24 @@ struct norm_job {
     uint32_t n_chunks;
 };
 
+static void norm_rows(const struct cpu_be *b, const struct op_norm *p, uint32_t r, uint32_t end)
+{
+    for (; r < end; r++) {
+        const float *x = p->x + (size_t)(p->rows ? p->rows[r] : r) * p->d;
+        b->pick.rows->norm(p->act->rows + (size_t)r * p->d, x, p->gain->vec, p->d, p->eps);
+    }
+}
+
 static void norm_chunk(void *ctx, uint32_t chunk, uint32_t thread)
 {
     (void)thread;
     const struct norm_job *j = ctx;
-    const struct op_norm *p = j->p;
-    uint32_t end = cut(p->n_rows, chunk + 1, j->n_chunks);
-    for (uint32_t r = cut(p->n_rows, chunk, j->n_chunks); r < end; r++) {
-        const float *x = p->x + (size_t)(p->rows ? p->rows[r] : r) * p->d;
-        float *y = p->act->rows + (size_t)r * p->d;
-        j->b->pick.rows->norm(y, x, p->gain->vec, p->d, p->eps);
-        act_store(j->b, p->act, y, r, 0, p->d);
-    }
+    uint32_t panels = (j->p->n_rows + CPU_PANEL - 1) / CPU_PANEL;
+    uint32_t r = cut(panels, chunk, j->n_chunks) * CPU_PANEL;
+    uint32_t end = min_u32(cut(panels, chunk + 1, j->n_chunks) * CPU_PANEL, j->p->n_rows);
+    norm_rows(j->b, j->p, r, end);
+    for (; r < end; r++)
+        act_store(j->b, j->p->act, j->p->act->rows + (size_t)r * j->p->d, r, 0, j->p->d);
 }
 
 int cpu_op_norm(struct be *be, const struct op_norm *p)
@@ -128,8 +162,14 @@ int cpu_op_norm(struct be *be, const struct op_norm *p)
     struct cpu_be *b = (struct cpu_be *)be;
     if (p->gain->use != BE_USE_VECTOR || p->gain->k != p->d || !act_begin(p->act, p->next, p->n_rows, p->d))
         return ST_EINVAL;
-    struct norm_job j = {b, p, p->n_rows <= FEW_ROWS ? 1 : share(b, p->n_rows, p->n_rows)};
-    cpu_pool_run(b->pool, j.n_chunks, norm_chunk, &j);
+    if (p->n_rows <= FEW_ROWS || p->n_rows >= MANY_ROWS) {
+        uint32_t panels = (p->n_rows + CPU_PANEL - 1) / CPU_PANEL;
+        struct norm_job j = {b, p, share(b, panels, p->n_rows)};
+        cpu_pool_run(b->pool, j.n_chunks, norm_chunk, &j);
+        return ST_OK;
+    }
+    norm_rows(b, p, 0, p->n_rows);
+    round_columns(b, p->act);
     return ST_OK;
 }
 
@@ -160,7 +200,7 @@ static void query_head(const struct qkv_job *j, uint32_t head, float *y)
     uint32_t tiles = p->head_dim / CPU_TILE, n = p->batch->n_rows;
     for (uint32_t r0 = 0; r0 < n; r0 += CPU_OPS_ROWS) {
         uint32_t nr = min_u32(n - r0, CPU_OPS_ROWS);
-        block(j->b, p->w, &p->w->parts[0], head * tiles, tiles, p->act, r0, nr, y, p->head_dim);
+        block(j->b, p->w, &p->w->parts[0], head * tiles, tiles, p->act, r0, nr, y, p->head_dim, NULL);
         for (uint32_t r = 0; r < nr; r++) {
             float *h = y + (size_t)r * p->head_dim;
             add_bias(p, h, head * p->head_dim, true);
@@ -178,8 +218,9 @@ static uint32_t kv_head(const struct qkv_job *j, uint32_t head, float *y)
     float *v = y + (size_t)CPU_OPS_ROWS * p->head_dim;
     for (uint32_t r0 = 0; r0 < n; r0 += CPU_OPS_ROWS) {
         uint32_t nr = min_u32(n - r0, CPU_OPS_ROWS);
-        block(j->b, p->w, &p->w->parts[1], head * tiles, tiles, p->act, r0, nr, y, p->head_dim);
-        block(j->b, p->w, &p->w->parts[2], head * tiles, tiles, p->act, r0, nr, v, p->head_dim);
+        block(j->b, p->w, &p->w->parts[1], head * tiles, tiles, p->act, r0, nr, y, p->head_dim,
+              p->w->parts[2].data + head * tiles * p->w->parts[2].tile_bytes);
+        block(j->b, p->w, &p->w->parts[2], head * tiles, tiles, p->act, r0, nr, v, p->head_dim, NULL);
         for (uint32_t r = 0; r < nr; r++) {
             float *kr = y + (size_t)r * p->head_dim, *vr = v + (size_t)r * p->head_dim;
             add_bias(p, kr, q_rows + head * p->head_dim, true);
@@ -232,30 +273,24 @@ struct attn_job {
     const struct cpu_be *b;
     struct cpu_attn a;
     struct be_act *act;
-    bool whole_groups; /* every item's columns are whole groups, so the item rounds its own rows */
+    bool rounds; /* an item rounds its own rows */
     uint32_t n_chunks;
 };
 
 static void attn_chunk(void *ctx, uint32_t chunk, uint32_t thread)
 {
     const struct attn_job *j = ctx;
-    j->b->pick.rows->attn_item(&j->a, chunk, cpu_be_thread_scratch(j->b, thread));
-    if (!j->whole_groups)
-        return;
-    struct cpu_attn_range r;
-    cpu_attn_range(&j->a, chunk, &r);
-    uint32_t hd = j->a.kv->l.head_dim, k0 = r.head0 * hd;
-    for (uint32_t i = r.row0; i < r.row0 + r.n_rows; i++)
-        act_store(j->b, j->act, j->act->rows + (size_t)i * j->act->k + k0, i, k0, r.n_heads * hd);
-}
-
-static void round_chunk(void *ctx, uint32_t chunk, uint32_t thread)
-{
-    (void)thread;
-    const struct attn_job *j = ctx;
-    uint32_t n = j->act->n_rows, end = cut(n, chunk + 1, j->n_chunks);
-    for (uint32_t r = cut(n, chunk, j->n_chunks); r < end; r++)
-        act_store(j->b, j->act, j->act->rows + (size_t)r * j->act->k, r, 0, j->act->k);
+    uint32_t end = cut(j->a.n_items, chunk + 1, j->n_chunks);
+    for (uint32_t item = cut(j->a.n_items, chunk, j->n_chunks); item < end; item++) {
+        j->b->pick.rows->attn_item(&j->a, item, cpu_be_thread_scratch(j->b, thread));
+        if (!j->rounds)
+            continue;
+        struct cpu_attn_range r;
+        cpu_attn_range(&j->a, item, &r);
+        uint32_t hd = j->a.kv->l.head_dim, k0 = r.head0 * hd;
+        for (uint32_t i = r.row0; i < r.row0 + r.n_rows; i++)
+            act_store(j->b, j->act, j->act->rows + (size_t)i * j->act->k + k0, i, k0, r.n_heads * hd);
+    }
 }
 
 int cpu_op_attention(struct be *be, const struct op_attention *p)
@@ -276,12 +311,12 @@ int cpu_op_attention(struct be *be, const struct op_attention *p)
                                .window = p->window,
                                .scale = p->scale},
                          .act = p->act,
-                         .whole_groups = p->head_dim % CPU_GROUP == 0,
-                         .n_chunks = share(b, n, n)};
+                         .rounds = p->head_dim % CPU_GROUP == 0 && (n <= FEW_ROWS || n >= MANY_ROWS)};
     cpu_attn_plan(&j.a, cpu_pool_threads(b->pool));
-    cpu_pool_run(b->pool, j.a.n_items, attn_chunk, &j);
-    if (!j.whole_groups)
-        cpu_pool_run(b->pool, j.n_chunks, round_chunk, &j);
+    j.n_chunks = n <= FEW_ROWS || n >= MANY_ROWS ? j.a.n_items : share(b, j.a.n_items, n);
+    cpu_pool_run(b->pool, j.n_chunks, attn_chunk, &j);
+    if (!j.rounds)
+        round_columns(b, p->act);
     return ST_OK;
 }
 
@@ -339,10 +374,10 @@ static void linear_chunk(void *ctx, uint32_t chunk, uint32_t thread)
                 uint32_t col = part_col + tile * CPU_TILE;
                 if (!j->residual && !j->bias && cols == n * CPU_TILE) {
                     float *x = j->x + (size_t)r0 * j->w->n + col;
-                    block(j->b, j->w, p, tile, n, j->act, r0, nr, x, j->w->n);
+                    block(j->b, j->w, p, tile, n, j->act, r0, nr, x, j->w->n, NULL);
                     continue;
                 }
-                block(j->b, j->w, p, tile, n, j->act, r0, nr, y, CPU_OPS_TILES * CPU_TILE);
+                block(j->b, j->w, p, tile, n, j->act, r0, nr, y, CPU_OPS_TILES * CPU_TILE, NULL);
                 end_block(j, y, col, cols, r0, nr);
             }
         }
@@ -404,8 +439,9 @@ static void gated_chunk(void *ctx, uint32_t chunk, uint32_t thread)
         uint32_t cols = min_u32(n * CPU_GROUP, gate->rows - k0), ld = CPU_OPS_TILES * CPU_TILE;
         for (uint32_t r0 = 0; r0 < p->n_rows; r0 += CPU_OPS_ROWS) {
             uint32_t nr = min_u32(p->n_rows - r0, CPU_OPS_ROWS);
-            block(j->b, p->w, gate, tile, tiles, p->act, r0, nr, yg, ld);
-            block(j->b, p->w, up, tile, tiles, p->act, r0, nr, yu, ld);
+            block(j->b, p->w, gate, tile, tiles, p->act, r0, nr, yg, ld, up->data + tile * up->tile_bytes);
+            block(j->b, p->w, up, tile, tiles, p->act, r0, nr, yu, ld,
+                  gate->data + (tile + tiles) * gate->tile_bytes);
             for (uint32_t r = 0; r < nr; r++) {
                 float *y = yg + (size_t)r * ld, *up_row = yu + (size_t)r * ld;
                 for (uint32_t i = 0; p->bias && i < cols; i++) {
