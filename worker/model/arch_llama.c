@@ -215,12 +215,14 @@ static int llama_load(void **out, const struct hparams *h, const struct arch_lim
     return ST_OK;
 }
 
-static uint32_t layer_weights(const struct layer *l, struct be_weight *out[9])
+enum { LAYER_WEIGHTS = 10 };
+
+static uint32_t layer_weights(const struct layer *l, struct be_weight *out[LAYER_WEIGHTS])
 {
-    struct be_weight *all[] = {l->attn_norm, l->qkv,   l->qkv_bias,   l->o,    l->o_bias,
-                               l->ffn_norm,  l->gated, l->gated_bias, l->down, l->down_bias};
+    struct be_weight *all[LAYER_WEIGHTS] = {l->attn_norm, l->qkv,   l->qkv_bias,   l->o,    l->o_bias,
+                                            l->ffn_norm,  l->gated, l->gated_bias, l->down, l->down_bias};
     uint32_t n = 0;
-    for (uint32_t i = 0; i < sizeof all / sizeof *all; i++)
+    for (uint32_t i = 0; i < LAYER_WEIGHTS; i++)
         if (all[i] != NULL)
             out[n++] = all[i];
     return n;
@@ -229,7 +231,7 @@ static uint32_t layer_weights(const struct layer *l, struct be_weight *out[9])
 static void llama_destroy(void *self)
 {
     struct llama *m = self;
-    struct be_weight *w[9];
+    struct be_weight *w[LAYER_WEIGHTS];
     if (m == NULL)
         return;
     const struct be_ops *ops = m->be->ops;
@@ -255,7 +257,7 @@ static void llama_destroy(void *self)
 static size_t llama_weight_bytes(const void *self)
 {
     const struct llama *m = self;
-    struct be_weight *w[9];
+    struct be_weight *w[LAYER_WEIGHTS];
     size_t bytes = m->be->ops->weight_bytes(m->embed) + m->be->ops->weight_bytes(m->norm);
     if (m->head != NULL)
         bytes += m->be->ops->weight_bytes(m->head);
