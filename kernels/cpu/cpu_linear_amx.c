@@ -10,8 +10,8 @@
 
 #include "cpu_linear.h"
 
-/* STRETCH: groups unpacked at a time, 16 KiB. AHEAD_LINES: prefetched per two groups, two groups' worth of nibbles. */
-enum { AMX_ROWS_MIN = 14, STRETCH = 32, AHEAD_LINES = 10 };
+/* STRETCH: groups unpacked at a time, 16 KiB. AHEAD_: lines prefetched per two groups, two groups' worth of weights. */
+enum { AMX_ROWS_MIN = 14, STRETCH = 32, AHEAD_NIBBLES = 10, AHEAD_BYTES = 17 };
 
 struct tile_config {
     uint8_t palette, start;
@@ -104,7 +104,7 @@ static inline __attribute__((always_inline)) void panel_stretch(const struct str
         if (g + 2 < groups)
             PRODUCT(0, 2, 4, g + 2);
         if (ahead)
-            for (int i = 0; i < AHEAD_LINES; i++, ahead += 64)
+            for (int i = 0; i < (kind == KIND_N128 ? AHEAD_BYTES : AHEAD_NIBBLES); i++, ahead += 64)
                 _mm_prefetch((const char *)ahead, _MM_HINT_T1);
         scale_group(s, g, a, sums[0], acc, kind);
         if (g + 1 == groups)
