@@ -367,7 +367,10 @@ static void linear_chunk(void *ctx, uint32_t chunk, uint32_t thread)
         const struct cpu_part *p = &j->w->parts[i];
         for (uint32_t n; t < end && t < part_t0 + p->tiles; t += n) {
             uint32_t tile = t - part_t0;
-            n = min_u32(min_u32(end - t, p->tiles - tile), CPU_OPS_TILES);
+            n = min_u32(end - t, p->tiles - tile);
+            /* what goes straight to its place needs no block of scratch */
+            if (j->residual || j->bias || j->n_rows > CPU_OPS_ROWS || tile + n == p->tiles)
+                n = min_u32(n, CPU_OPS_TILES);
             uint32_t cols = min_u32(n * CPU_TILE, p->rows - tile * CPU_TILE);
             for (uint32_t r0 = 0; r0 < j->n_rows; r0 += CPU_OPS_ROWS) {
                 uint32_t nr = min_u32(j->n_rows - r0, CPU_OPS_ROWS);
