@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-enum { FEW_ROWS = 4, MANY_ROWS = 64, SHARES = 4, FINE_SHARES = 12 };
+enum { FEW_ROWS = 4, MANY_ROWS = 64, SHARES = 3, FINE_SHARES = 12 };
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
