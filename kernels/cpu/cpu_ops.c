@@ -6,7 +6,8 @@
  * thread, where a join would cost more than the work.
  *
  * Work is cut by columns only. Few rows: one contiguous share per thread, so that each streams its weights in one line;
- * more rows: smaller shares, claimed as threads come free. Neither changes a bit of any result. */
+ * more rows: smaller shares, claimed as threads come free. Between the two, less than a panel or so per thread, norm and
+ * attention pay one more join to round by columns too. Nothing of this changes a bit of any result. */
 #include "cpu_be.h"
 
 #include <string.h>
