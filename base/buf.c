@@ -84,6 +84,10 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 
 void buf_put_json(struct buf *b, struct str s)
 {
+    if (s.n == 0) { /* s.p may be NULL: no arithmetic on it */
+        buf_puts(b, "\"\"");
+        return;
+    }
     buf_putc(b, '"');
     size_t run = 0, i = 0;
     while (i < s.n) {

@@ -119,6 +119,10 @@ static void a_buffer_keeps_its_limit_and_its_error(void **state)
 static void json_strings_are_valid_for_any_bytes(void **state)
 {
     (void)state;
+    struct buf none = {0};
+    buf_put_json(&none, (struct str){0});
+    assert_string_equal(none.p, "\"\"");
+    buf_fini(&none);
     srand(11);
     for (int round = 0; round < 20000; round++) {
         char in[24];
