@@ -69,7 +69,21 @@ void ring_kick(struct ring *r)
     (void)n; /* EAGAIN: the counter is full, so the fd is readable already */
 }
 
+void ring_wake(struct ring *r)
+{
+    if (atomic_load(&r->asleep) && atomic_exchange(&r->asleep, 0))
+        ring_kick(r);
+}
+
 int ring_push(struct ring *r, const void *message)
+{
+    int st = ring_push_quiet(r, message);
+    if (!st)
+        ring_wake(r);
+    return st;
+}
+
+int ring_push_quiet(struct ring *r, const void *message)
 {
     uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
     char *slot;
@@ -88,8 +102,6 @@ int ring_push(struct ring *r, const void *message)
     }
     memcpy(slot + 8, message, r->message_bytes);
     atomic_store((_Atomic uint64_t *)slot, pos + 1);
-    if (atomic_load(&r->asleep) && atomic_exchange(&r->asleep, 0))
-        ring_kick(r);
     return ST_OK;
 }
 

@@ -23,6 +23,9 @@ struct ring;
 int ring_create(struct ring **out, uint32_t capacity, size_t message_bytes);
 void ring_destroy(struct ring *r); /* NULL ok */
 int ring_push(struct ring *r, const void *message);
+/* A push that wakes nobody, for several messages in a row; ring_wake must follow. */
+int ring_push_quiet(struct ring *r, const void *message);
+void ring_wake(struct ring *r);
 bool ring_pop(struct ring *r, void *message_out);
 
 /* Sleeping consumer: call ring_sleep; when it returns true the ring was empty and the next push will make ring_fd

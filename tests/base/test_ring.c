@@ -81,6 +81,29 @@ static void a_full_ring_refuses(void **state)
     ring_destroy(r);
 }
 
+static void quiet_pushes_wake_once_and_only_when_told(void **state)
+{
+    (void)state;
+    struct ring *r;
+    assert_int_equal(ring_create(&r, 8, 4), ST_OK);
+    struct pollfd p = {.fd = ring_fd(r), .events = POLLIN};
+    uint32_t v = 1;
+    assert_true(ring_sleep(r));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(ring_push_quiet(r, &v), ST_OK);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    ring_wake(r);
+    ring_wake(r);
+    assert_int_equal(poll(&p, 1, 0), 1);
+    ring_drain_fd(r);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    assert_false(ring_sleep(r)); /* three messages are there */
+    while (ring_pop(r, &v))
+        ;
+    assert_true(ring_sleep(r));
+    ring_destroy(r);
+}
+
 static uint64_t order[64];
 static uint32_t ran;
 
@@ -126,6 +149,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_message_arrives_once_and_in_order),
         cmocka_unit_test(a_full_ring_refuses),
+        cmocka_unit_test(quiet_pushes_wake_once_and_only_when_told),
         cmocka_unit_test(a_lane_runs_its_jobs_in_order_and_finishes_them),
         cmocka_unit_test(a_failed_create_leaves_nothing),
     };

@@ -29,8 +29,8 @@
 
 static void push_event(struct engine *g, const struct engine_event *ev)
 {
-    int rc = ring_push(g->events, ev);
-    assert(rc == ST_OK); /* room_for_step and one END per slot */
+    int rc = ring_push_quiet(g->events, ev); /* publish wakes the consumer once for all of a step */
+    assert(rc == ST_OK);                     /* room_for_step and one END per slot */
     (void)rc;
     g->pushed++;
 }
@@ -82,6 +82,9 @@ static bool room_for_step(struct engine *g)
 
 static void publish(struct engine *g)
 {
+    if (g->announced != g->pushed)
+        ring_wake(g->events);
+    g->announced = g->pushed;
     struct kv_pool *pool = kv_prefix_pool(g->kv);
     atomic_store(&g->stats.running, sched_running(g->sched));
     atomic_store(&g->stats.waiting, sched_waiting(g->sched));
@@ -216,7 +219,7 @@ static void fail(struct engine *g, int status, const struct err *e)
     end_all(g, ENGINE_FINISH_ERROR, status);
 }
 
-/* Sleeps until the inbox has a message or somebody kicks it. `popped_before` etc. are checked by the caller's loop. */
+/* Sleeps until the inbox has a message or somebody kicks it; the caller's loop looks again at what it waits for. */
 static void sleep_for_inbox(struct engine *g)
 {
     if (!ring_sleep(g->inbox))

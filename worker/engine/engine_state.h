@@ -58,7 +58,7 @@ struct engine {
     uint32_t *live;    /* [n_slots] slots with an unfinished request, for the day when all must end */
     uint32_t *live_at; /* [n_slots] place in live */
     uint32_t n_live;
-    uint64_t pushed;
+    uint64_t pushed, announced; /* events in all, and those that the consumer was woken for */
     uint64_t event_capacity;
     int64_t now_ns;
     int failed_status;
