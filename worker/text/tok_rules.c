@@ -46,6 +46,23 @@ static int pattern_of(const cJSON *j, const char *section, struct str *out, bool
     return ST_OK;
 }
 
+typedef int node_fn(struct tok *t, const cJSON *j, int depth, struct err *e);
+
+/* The members of a Sequence, in order; each may be a Sequence again. */
+static int members(struct tok *t, const cJSON *list, const char *at, node_fn *node, int depth, struct err *e)
+{
+    const cJSON *k;
+    if (depth == TOK_NEST_MAX)
+        return err_set(e, ST_EUNSUP, "%s: nested too deep", at);
+    cJSON_ArrayForEach(k, list)
+    {
+        int st = node(t, k, depth + 1, e);
+        if (st)
+            return st;
+    }
+    return ST_OK;
+}
+
 static int normalizer(struct tok *t, const cJSON *j, int depth, struct err *e)
 {
     static const char *const at = "normalizer";
@@ -56,18 +73,8 @@ static int normalizer(struct tok *t, const cJSON *j, int depth, struct err *e)
     int st = type_name(j, at, &type, e);
     if (st)
         return st;
-    if (str_eqz(type, "Sequence")) {
-        const cJSON *k, *list = json_get(j, "normalizers");
-        if (depth == TOK_NEST_MAX)
-            return err_set(e, ST_EUNSUP, "%s: nested too deep", at);
-        cJSON_ArrayForEach(k, list)
-        {
-            st = normalizer(t, k, depth + 1, e);
-            if (st)
-                return st;
-        }
-        return ST_OK;
-    }
+    if (str_eqz(type, "Sequence"))
+        return members(t, json_get(j, "normalizers"), at, normalizer, depth, e);
     if (str_eqz(type, "NFC"))
         return tok_norm_nfc(&t->norm, e);
     if (str_eqz(type, "Prepend")) {
@@ -173,18 +180,8 @@ static int splitter(struct tok *t, const cJSON *j, int depth, struct err *e)
     int st = type_name(j, at, &type, e);
     if (st)
         return st;
-    if (str_eqz(type, "Sequence")) {
-        const cJSON *k, *list = json_get(j, "pretokenizers");
-        if (depth == TOK_NEST_MAX)
-            return err_set(e, ST_EUNSUP, "%s: nested too deep", at);
-        cJSON_ArrayForEach(k, list)
-        {
-            st = splitter(t, k, depth + 1, e);
-            if (st)
-                return st;
-        }
-        return ST_OK;
-    }
+    if (str_eqz(type, "Sequence"))
+        return members(t, json_get(j, "pretokenizers"), at, splitter, depth, e);
     if (t->byte_level)
         return err_set(e, ST_EUNSUP, "%s: a step behind ByteLevel", at);
     if (str_eqz(type, "Split"))
@@ -296,18 +293,8 @@ static int post(struct tok *t, const cJSON *j, int depth, struct err *e)
     int st = type_name(j, "post_processor", &type, e);
     if (st)
         return st;
-    if (str_eqz(type, "Sequence")) {
-        const cJSON *k, *list = json_get(j, "processors");
-        if (depth == TOK_NEST_MAX)
-            return err_set(e, ST_EUNSUP, "post_processor: nested too deep");
-        cJSON_ArrayForEach(k, list)
-        {
-            st = post(t, k, depth + 1, e);
-            if (st)
-                return st;
-        }
-        return ST_OK;
-    }
+    if (str_eqz(type, "Sequence"))
+        return members(t, json_get(j, "processors"), "post_processor", post, depth, e);
     if (str_eqz(type, "ByteLevel")) /* offsets only */
         return ST_OK;
     if (str_eqz(type, "TemplateProcessing"))
@@ -345,18 +332,8 @@ static int decoder(struct tok *t, const cJSON *j, int depth, struct err *e)
     int st = type_name(j, "decoder", &type, e);
     if (st)
         return st;
-    if (str_eqz(type, "Sequence")) {
-        const cJSON *k, *list = json_get(j, "decoders");
-        if (depth == TOK_NEST_MAX)
-            return err_set(e, ST_EUNSUP, "decoder: nested too deep");
-        cJSON_ArrayForEach(k, list)
-        {
-            st = decoder(t, k, depth + 1, e);
-            if (st)
-                return st;
-        }
-        return ST_OK;
-    }
+    if (str_eqz(type, "Sequence"))
+        return members(t, json_get(j, "decoders"), "decoder", decoder, depth, e);
     if (str_eqz(type, "ByteLevel"))
         return t->byte_level ? ST_OK : err_set(e, ST_EUNSUP, "decoder: ByteLevel without its pre_tokenizer");
     if (str_eqz(type, "Fuse"))
