@@ -55,5 +55,5 @@ void be_destroy(struct be *be)
 
 const char *be_describe(const struct be *be)
 {
-    return cpu_backend_describe(be);
+    return be->ops->describe(be);
 }

@@ -213,6 +213,7 @@ struct op_sample {
 struct be_ops {
     const char *name; /* "cpu" */
     void (*destroy)(struct be *be);
+    const char *(*describe)(const struct be *be); /* one line for the start-up log; valid as long as `be` */
 
     /* One copy of the weight in the layout that the kernels want; the source may go away afterwards. */
     int (*weight_create)(struct be *be, const struct be_weight_desc *d, struct be_weight **out,

@@ -173,9 +173,15 @@ static int end_step(struct be *be, struct err *e)
     return ST_OK;
 }
 
+static const char *describe(const struct be *be)
+{
+    return ((const struct cpu_be *)be)->describe;
+}
+
 static const struct be_ops cpu_ops = {
     .name = "cpu",
     .destroy = destroy,
+    .describe = describe,
     .weight_create = cpu_pack_weight,
     .weight_destroy = cpu_pack_destroy,
     .weight_bytes = weight_bytes,
@@ -222,9 +228,4 @@ int cpu_backend_create(struct be **out, const struct be_options *o, struct err *
              b->pick.label, b->exact ? ", exact" : "");
     *out = &b->be;
     return ST_OK;
-}
-
-const char *cpu_backend_describe(const struct be *be)
-{
-    return ((const struct cpu_be *)be)->describe;
 }

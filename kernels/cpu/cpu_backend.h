@@ -14,6 +14,5 @@
 #include "backend.h"
 
 int cpu_backend_create(struct be **out, const struct be_options *o, struct err *e);
-const char *cpu_backend_describe(const struct be *be);
 
 #endif
