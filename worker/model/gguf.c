@@ -4,32 +4,14 @@
  * checked as offset <= size, then bytes <= size - offset, never as a sum. Keys and tensors are sorted by name
  * once, for look-ups and to refuse duplicates.
  * Rejected: copying strings out (280,000 vocabulary entries are as many allocations): they are borrowed. */
-#include "gguf.h"
-#include "filemap.h"
+#include "gguf_kv.h"
+
 #include "mem.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct kv {
-    struct str key;
-    enum gguf_type type;
-    struct str value;     /* the bytes: of a string its text, of an array its elements */
-    enum gguf_type inner; /* element type of an array */
-    uint64_t count;       /* elements of an array */
-};
-
-struct gguf {
-    struct filemap map; /* p NULL after gguf_parse */
-    const unsigned char *p;
-    size_t n;
-    char *name;
-    uint32_t version, n_kv, n_tensors;
-    struct kv *kv;          /* [n_kv], sorted by key */
-    struct tensor *tensors; /* [n_tensors], sorted by name */
-};
 
 /* Reads the header front to back. The first failure sticks in `rc`. */
 struct cursor {
@@ -39,12 +21,12 @@ struct cursor {
     struct err *e;
 };
 
-static const uint8_t scalar_bytes[GGUF_TYPE_COUNT] = {
+const uint8_t gguf_kv_bytes[GGUF_TYPE_COUNT] = {
     [GGUF_U8] = 1,  [GGUF_I8] = 1,   [GGUF_U16] = 2, [GGUF_I16] = 2, [GGUF_U32] = 4, [GGUF_I32] = 4,
     [GGUF_F32] = 4, [GGUF_BOOL] = 1, [GGUF_U64] = 8, [GGUF_I64] = 8, [GGUF_F64] = 8,
 };
 
-static const char *const value_names[GGUF_TYPE_COUNT] = {
+const char *const gguf_kv_names[GGUF_TYPE_COUNT] = {
     "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64",
 };
 
@@ -105,21 +87,18 @@ static bool take_str(struct cursor *c, struct str *out)
     return true;
 }
 
-/* A name from the file for an error text: cut, so that the rest of the text survives. */
-#define NAME_ARGS(s) (int)((s).n > 80 ? 80 : (s).n), (s).p
-
 /* ---- metadata ------------------------------------------------------------------------------------------ */
 
-static int read_array(struct cursor *c, struct kv *kv)
+static int read_array(struct cursor *c, struct gguf_kv *kv)
 {
     uint32_t inner;
     uint64_t count;
     if (!take_u32(c, &inner) || !take_u64(c, &count))
         return err_set(c->e, ST_EFORMAT, "%s: key '%.*s': the array's head exceeds the file", c->file,
-                       NAME_ARGS(kv->key));
+                       GGUF_NAME_ARGS(kv->key));
     if (inner >= GGUF_TYPE_COUNT || inner == GGUF_ARRAY)
         return err_set(c->e, ST_EFORMAT, "%s: key '%.*s': arrays of type %" PRIu32 " are not known", c->file,
-                       NAME_ARGS(kv->key), inner);
+                       GGUF_NAME_ARGS(kv->key), inner);
     const unsigned char *start = c->p;
     bool ok = true;
     if (inner == GGUF_STRING) {
@@ -128,42 +107,42 @@ static int read_array(struct cursor *c, struct kv *kv)
         for (uint64_t i = 0; i < count && ok; i++)
             ok = take_str(c, &s);
     } else {
-        ok = count <= c->left / scalar_bytes[inner] && take(c, count * scalar_bytes[inner]) != NULL;
+        ok = count <= c->left / gguf_kv_bytes[inner] && take(c, count * gguf_kv_bytes[inner]) != NULL;
     }
     if (!ok)
         return err_set(c->e, ST_EFORMAT, "%s: key '%.*s': an array of %" PRIu64 " %s exceeds the file",
-                       c->file, NAME_ARGS(kv->key), count, value_names[inner]);
+                       c->file, GGUF_NAME_ARGS(kv->key), count, gguf_kv_names[inner]);
     kv->inner = (enum gguf_type)inner;
     kv->count = count;
     kv->value = (struct str){(const char *)start, (size_t)(c->p - start)};
     return ST_OK;
 }
 
-static int read_kv(struct cursor *c, uint32_t index, struct kv *kv)
+static int read_kv(struct cursor *c, uint32_t index, struct gguf_kv *kv)
 {
     uint32_t type;
     if (!take_str(c, &kv->key))
         return err_set(c->e, ST_EFORMAT, "%s: key %" PRIu32 ": its name exceeds the file", c->file, index);
     if (!take_u32(c, &type))
         return err_set(c->e, ST_EFORMAT, "%s: key '%.*s': its type exceeds the file", c->file,
-                       NAME_ARGS(kv->key));
+                       GGUF_NAME_ARGS(kv->key));
     if (type >= GGUF_TYPE_COUNT)
         return err_set(c->e, ST_EFORMAT, "%s: key '%.*s': value type %" PRIu32 " is not known", c->file,
-                       NAME_ARGS(kv->key), type);
+                       GGUF_NAME_ARGS(kv->key), type);
     kv->type = (enum gguf_type)type;
     if (type == GGUF_ARRAY)
         return read_array(c, kv);
     if (type == GGUF_STRING) {
         if (!take_str(c, &kv->value))
             return err_set(c->e, ST_EFORMAT, "%s: key '%.*s': its string exceeds the file", c->file,
-                           NAME_ARGS(kv->key));
+                           GGUF_NAME_ARGS(kv->key));
         return ST_OK;
     }
-    const unsigned char *p = take(c, scalar_bytes[type]);
+    const unsigned char *p = take(c, gguf_kv_bytes[type]);
     if (p == NULL)
         return err_set(c->e, ST_EFORMAT, "%s: key '%.*s': its value exceeds the file", c->file,
-                       NAME_ARGS(kv->key));
-    kv->value = (struct str){(const char *)p, scalar_bytes[type]};
+                       GGUF_NAME_ARGS(kv->key));
+    kv->value = (struct str){(const char *)p, gguf_kv_bytes[type]};
     return ST_OK;
 }
 
@@ -179,22 +158,22 @@ static int read_tensor(struct cursor *c, uint32_t index, struct tensor *t)
         return err_set(c->e, ST_EFORMAT, "%s: tensor %" PRIu32 ": its name exceeds the file", c->file, index);
     if (!take_u32(c, &t->n_dims))
         return err_set(c->e, ST_EFORMAT, "%s: tensor '%.*s': its dims exceed the file", c->file,
-                       NAME_ARGS(t->name));
+                       GGUF_NAME_ARGS(t->name));
     if (t->n_dims < 1 || t->n_dims > TENSOR_DIMS_MAX)
         return err_set(c->e, ST_EFORMAT, "%s: tensor '%.*s': %" PRIu32 " dims (1 to %d are known)", c->file,
-                       NAME_ARGS(t->name), t->n_dims, TENSOR_DIMS_MAX);
+                       GGUF_NAME_ARGS(t->name), t->n_dims, TENSOR_DIMS_MAX);
     for (uint32_t i = 0; i < t->n_dims; i++) {
         uint64_t *dim = &t->dims[t->n_dims - 1 - i];
         if (!take_u64(c, dim))
             return err_set(c->e, ST_EFORMAT, "%s: tensor '%.*s': its dims exceed the file", c->file,
-                           NAME_ARGS(t->name));
+                           GGUF_NAME_ARGS(t->name));
         if (*dim == 0)
             return err_set(c->e, ST_EFORMAT, "%s: tensor '%.*s': dim %" PRIu32 " is 0", c->file,
-                           NAME_ARGS(t->name), i);
+                           GGUF_NAME_ARGS(t->name), i);
     }
     if (!take_u32(c, &type) || !take_u64(c, &off))
         return err_set(c->e, ST_EFORMAT, "%s: tensor '%.*s': its type or offset exceeds the file", c->file,
-                       NAME_ARGS(t->name));
+                       GGUF_NAME_ARGS(t->name));
     t->type = -1;
     t->type_text = "of an unknown type";
     if (type < sizeof tensor_types / sizeof *tensor_types && tensor_types[type].name != NULL) {
@@ -203,7 +182,7 @@ static int read_tensor(struct cursor *c, uint32_t index, struct tensor *t)
     }
     if (off > SIZE_MAX)
         return err_set(c->e, ST_EFORMAT, "%s: tensor '%.*s': offset %" PRIu64 " exceeds the file", c->file,
-                       NAME_ARGS(t->name), off);
+                       GGUF_NAME_ARGS(t->name), off);
     t->file_off = (size_t)off;
     return ST_OK;
 }
@@ -217,18 +196,18 @@ static int place_tensor(const struct gguf *g, size_t data_off, uint64_t align, s
     if (t->file_off % align != 0)
         return err_set(e, ST_EFORMAT,
                        "%s: tensor '%.*s': offset %zu is no multiple of the alignment %" PRIu64, g->name,
-                       NAME_ARGS(t->name), t->file_off, align);
+                       GGUF_NAME_ARGS(t->name), t->file_off, align);
     if (!tensor_elements(t, &elements))
         return err_set(e, ST_EFORMAT, "%s: tensor '%.*s': the product of its dims overflows", g->name,
-                       NAME_ARGS(t->name));
+                       GGUF_NAME_ARGS(t->name));
     if (t->type >= 0) {
         if (!be_type_row_bytes((enum be_type)t->type, k, &row))
             return err_set(e, ST_EFORMAT,
                            "%s: tensor '%.*s': rows of %" PRIu64 " do not divide into blocks of %s", g->name,
-                           NAME_ARGS(t->name), k, t->type_text);
+                           GGUF_NAME_ARGS(t->name), k, t->type_text);
         if (row != 0 && elements / k > UINT64_MAX / row)
             return err_set(e, ST_EFORMAT, "%s: tensor '%.*s': its size overflows", g->name,
-                           NAME_ARGS(t->name));
+                           GGUF_NAME_ARGS(t->name));
         bytes = elements / k * row;
     }
     size_t room = g->n > data_off ? g->n - data_off : 0;
@@ -236,7 +215,7 @@ static int place_tensor(const struct gguf *g, size_t data_off, uint64_t align, s
         return err_set(e, ST_EFORMAT,
                        "%s: tensor '%.*s': offset %zu + %" PRIu64
                        " bytes exceeds the file (%zu bytes of data)",
-                       g->name, NAME_ARGS(t->name), t->file_off, bytes, room);
+                       g->name, GGUF_NAME_ARGS(t->name), t->file_off, bytes, room);
     t->file_off += data_off;
     t->bytes = (size_t)bytes;
     t->data = t->type >= 0 ? g->p + t->file_off : NULL;
@@ -254,7 +233,7 @@ static int str_order(struct str a, struct str b)
 
 static int kv_order(const void *a, const void *b)
 {
-    return str_order(((const struct kv *)a)->key, ((const struct kv *)b)->key);
+    return str_order(((const struct gguf_kv *)a)->key, ((const struct gguf_kv *)b)->key);
 }
 
 static int tensor_order(const void *a, const void *b)
@@ -304,7 +283,8 @@ static int read_keys(struct gguf *g, struct cursor *c)
     qsort(g->kv, g->n_kv, sizeof *g->kv, kv_order);
     for (uint32_t i = 1; i < g->n_kv; i++)
         if (str_eq(g->kv[i - 1].key, g->kv[i].key))
-            return err_set(c->e, ST_EFORMAT, "%s: key '%.*s' stands twice", c->file, NAME_ARGS(g->kv[i].key));
+            return err_set(c->e, ST_EFORMAT, "%s: key '%.*s' stands twice", c->file,
+                           GGUF_NAME_ARGS(g->kv[i].key));
     return ST_OK;
 }
 
@@ -331,7 +311,7 @@ static int read_tensors(struct gguf *g, struct cursor *c)
     for (uint32_t i = 1; i < g->n_tensors; i++)
         if (str_eq(g->tensors[i - 1].name, g->tensors[i].name))
             return err_set(c->e, ST_EFORMAT, "%s: tensor '%.*s' stands twice", c->file,
-                           NAME_ARGS(g->tensors[i].name));
+                           GGUF_NAME_ARGS(g->tensors[i].name));
     return ST_OK;
 }
 
@@ -427,183 +407,13 @@ const struct tensor *gguf_tensor(const struct gguf *g, const char *name)
     return g->n_tensors == 0 ? NULL : bsearch(&key, g->tensors, g->n_tensors, sizeof key, tensor_order);
 }
 
-static const struct kv *find(const struct gguf *g, const char *name)
+const struct gguf_kv *gguf_kv_find(const struct gguf *g, const char *name)
 {
-    struct kv key = {.key = str_from(name)};
+    struct gguf_kv key = {.key = str_from(name)};
     return g->n_kv == 0 ? NULL : bsearch(&key, g->kv, g->n_kv, sizeof key, kv_order);
 }
 
 bool gguf_has(const struct gguf *g, const char *key)
 {
-    return find(g, key) != NULL;
-}
-
-/* ---- values -------------------------------------------------------------------------------------------- */
-
-static bool is_int(enum gguf_type t)
-{
-    return t <= GGUF_I32 || t == GGUF_U64 || t == GGUF_I64 || t == GGUF_BOOL;
-}
-
-static int64_t load_int(enum gguf_type t, const void *p)
-{
-    union {
-        uint8_t u8;
-        int8_t i8;
-        uint16_t u16;
-        int16_t i16;
-        uint32_t u32;
-        int32_t i32;
-        uint64_t u64;
-        int64_t i64;
-    } v = {0};
-    memcpy(&v, p, scalar_bytes[t]);
-    switch (t) {
-    case GGUF_U8:
-        return v.u8;
-    case GGUF_BOOL:
-        return v.u8 != 0;
-    case GGUF_I8:
-        return v.i8;
-    case GGUF_U16:
-        return v.u16;
-    case GGUF_I16:
-        return v.i16;
-    case GGUF_U32:
-        return v.u32;
-    case GGUF_I32:
-        return v.i32;
-    case GGUF_U64:
-        return v.u64 > INT64_MAX ? INT64_MAX : (int64_t)v.u64;
-    default:
-        return v.i64;
-    }
-}
-
-static double load_num(enum gguf_type t, const void *p)
-{
-    if (t == GGUF_F32) {
-        float f;
-        memcpy(&f, p, 4);
-        return f;
-    }
-    if (t == GGUF_F64) {
-        double d;
-        memcpy(&d, p, 8);
-        return d;
-    }
-    return (double)load_int(t, p);
-}
-
-static int wrong_type(const struct gguf *g, const struct kv *kv, const char *want, struct err *e)
-{
-    return err_set(e, ST_EFORMAT, "%s: key '%.*s': expected %s, found %s", g->name, NAME_ARGS(kv->key), want,
-                   value_names[kv->type]);
-}
-
-int gguf_opt_int(const struct gguf *g, const char *key, int64_t min, int64_t max, int64_t *out, struct err *e)
-{
-    const struct kv *kv = find(g, key);
-    if (kv == NULL)
-        return ST_OK;
-    if (!is_int(kv->type) || kv->type == GGUF_BOOL)
-        return wrong_type(g, kv, "an integer", e);
-    int64_t v = load_int(kv->type, kv->value.p);
-    if (v < min || v > max)
-        return err_set(e, ST_EFORMAT, "%s: key '%s': %" PRId64 " is not within %" PRId64 " to %" PRId64,
-                       g->name, key, v, min, max);
-    *out = v;
-    return ST_OK;
-}
-
-int gguf_opt_num(const struct gguf *g, const char *key, double min, double max, double *out, struct err *e)
-{
-    const struct kv *kv = find(g, key);
-    if (kv == NULL)
-        return ST_OK;
-    if (kv->type == GGUF_STRING || kv->type == GGUF_ARRAY || kv->type == GGUF_BOOL)
-        return wrong_type(g, kv, "a number", e);
-    double v = load_num(kv->type, kv->value.p);
-    if (!(v >= min && v <= max)) /* also catches NaN */
-        return err_set(e, ST_EFORMAT, "%s: key '%s': %g is not within %g to %g", g->name, key, v, min, max);
-    *out = v;
-    return ST_OK;
-}
-
-int gguf_opt_bool(const struct gguf *g, const char *key, bool *out, struct err *e)
-{
-    const struct kv *kv = find(g, key);
-    if (kv == NULL)
-        return ST_OK;
-    if (kv->type != GGUF_BOOL)
-        return wrong_type(g, kv, "a bool", e);
-    *out = kv->value.p[0] != 0;
-    return ST_OK;
-}
-
-int gguf_opt_str(const struct gguf *g, const char *key, struct str *out, struct err *e)
-{
-    const struct kv *kv = find(g, key);
-    if (kv == NULL)
-        return ST_OK;
-    if (kv->type != GGUF_STRING)
-        return wrong_type(g, kv, "a string", e);
-    *out = kv->value;
-    return ST_OK;
-}
-
-int gguf_opt_array(const struct gguf *g, const char *key, enum gguf_type type, struct gguf_array *out,
-                   struct err *e)
-{
-    const struct kv *kv = find(g, key);
-    if (kv == NULL)
-        return ST_OK;
-    if (kv->type != GGUF_ARRAY)
-        return wrong_type(g, kv, "an array", e);
-    if (type != GGUF_ARRAY && kv->inner != type)
-        return err_set(e, ST_EFORMAT, "%s: key '%s': expected an array of %s, found one of %s", g->name, key,
-                       value_names[type], value_names[kv->inner]);
-    const unsigned char *p = (const unsigned char *)kv->value.p;
-    *out = (struct gguf_array){kv->inner, kv->count, p, p + kv->value.n};
-    return ST_OK;
-}
-
-int gguf_need_int(const struct gguf *g, const char *key, int64_t min, int64_t max, int64_t *out,
-                  struct err *e)
-{
-    if (find(g, key) == NULL)
-        return err_set(e, ST_EFORMAT, "%s: key '%s' is missing", g->name, key);
-    return gguf_opt_int(g, key, min, max, out, e);
-}
-
-int gguf_need_str(const struct gguf *g, const char *key, struct str *out, struct err *e)
-{
-    if (find(g, key) == NULL)
-        return err_set(e, ST_EFORMAT, "%s: key '%s' is missing", g->name, key);
-    return gguf_opt_str(g, key, out, e);
-}
-
-int64_t gguf_array_int(const struct gguf_array *a, uint64_t i)
-{
-    assert(i < a->n && is_int(a->type));
-    return load_int(a->type, a->p + i * scalar_bytes[a->type]);
-}
-
-double gguf_array_num(const struct gguf_array *a, uint64_t i)
-{
-    assert(i < a->n && a->type != GGUF_STRING);
-    return load_num(a->type, a->p + i * scalar_bytes[a->type]);
-}
-
-bool gguf_array_str(struct gguf_array *a, struct str *out)
-{
-    if (a->n == 0 || a->type != GGUF_STRING)
-        return false;
-    /* read_array walked these bytes already: the lengths hold. */
-    uint64_t n;
-    memcpy(&n, a->p, 8);
-    *out = (struct str){(const char *)a->p + 8, (size_t)n};
-    a->p += 8 + n;
-    a->n--;
-    return true;
+    return gguf_kv_find(g, key) != NULL;
 }
