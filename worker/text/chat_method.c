@@ -17,216 +17,6 @@ enum {
 #define METHOD(name) \
     static struct value name(struct chat_run *r, struct value self, const struct chat_args *a)
 
-static bool need_str(struct chat_run *r, struct value v)
-{
-    if (v.kind != V_STR)
-        chat_fail(r, ST_EINVAL, "expected str, not %s", v.kind == V_UNSET ? "nothing" : chat_type_name(v));
-    return !r->st;
-}
-
-static struct value sub(struct value self, size_t from, size_t to)
-{
-    struct value v = TEXT(self.u.s + from, to - from);
-    v.flag = self.flag;
-    return v;
-}
-
-static bool in_set(struct value set, const char *p, size_t n)
-{
-    return chat_text_find(set.u.s, set.n, p, n) >= 0;
-}
-
-static struct value strip_set(struct chat_run *r, struct value self, struct value set, int sides)
-{
-    size_t from = 0, to = self.n;
-    if (!need_str(r, set) || !chat_charge(r, (size_t)self.n * (1 + set.n / 16)))
-        return UNDEF;
-    uint32_t cp;
-    while ((sides & 1) && from < to) {
-        size_t len = (size_t)chat_text_next(self.u.s + from, to - from, &cp);
-        if (!in_set(set, self.u.s + from, len))
-            break;
-        from += len;
-    }
-    while ((sides & 2) && to > from) {
-        size_t at = to - 1;
-        while (at > from && to - at < 4 && ((unsigned char)self.u.s[at] & 0xc0) == 0x80)
-            at--;
-        if (!in_set(set, self.u.s + at, to - at))
-            break;
-        to = at;
-    }
-    return sub(self, from, to);
-}
-
-static struct value strip_sides(struct chat_run *r, struct value self, const struct chat_args *a, int sides)
-{
-    if (a->pos[0].kind != V_UNSET && a->pos[0].kind != V_NONE)
-        return strip_set(r, self, a->pos[0], sides);
-    chat_charge(r, self.n);
-    size_t to = sides & 2 ? chat_text_rstrip(self.u.s, self.n) : self.n;
-    return sub(self, sides & 1 ? chat_text_lstrip(self.u.s, to) : 0, to);
-}
-
-METHOD(m_strip)
-{
-    return strip_sides(r, self, a, 3);
-}
-
-METHOD(m_lstrip)
-{
-    return strip_sides(r, self, a, 1);
-}
-
-METHOD(m_rstrip)
-{
-    return strip_sides(r, self, a, 2);
-}
-
-static void split_space(struct chat_run *r, struct value self, int64_t max, struct value list)
-{
-    size_t at = chat_text_lstrip(self.u.s, self.n);
-    while (at < self.n && !r->st) {
-        if (max-- == 0) {
-            chat_list_push(r, list, sub(self, at, self.n));
-            return;
-        }
-        size_t end = at;
-        uint32_t cp = 0;
-        while (end < self.n) {
-            size_t len = (size_t)chat_text_next(self.u.s + end, self.n - end, &cp);
-            if (chat_text_space(cp))
-                break;
-            end += len;
-        }
-        chat_list_push(r, list, sub(self, at, end));
-        at = end + chat_text_lstrip(self.u.s + end, self.n - end);
-    }
-}
-
-static void split_on(struct chat_run *r, struct value self, struct value sep, int64_t max, struct value list)
-{
-    size_t at = 0;
-    while (!r->st) {
-        int64_t next = max-- == 0 ? -1 : chat_text_find(self.u.s + at, self.n - at, sep.u.s, sep.n);
-        chat_list_push(r, list, sub(self, at, next < 0 ? self.n : at + (size_t)next));
-        if (next < 0)
-            return;
-        at += (size_t)next + sep.n;
-    }
-}
-
-static void reverse(struct value list)
-{
-    struct chat_list *l = list.u.list;
-    for (uint32_t i = 0; i < l->n / 2; i++) {
-        struct value t = l->v[i];
-        l->v[i] = l->v[l->n - 1 - i];
-        l->v[l->n - 1 - i] = t;
-    }
-}
-
-static void rsplit_on(struct chat_run *r, struct value self, struct value sep, int64_t max, struct value list)
-{
-    size_t end = self.n;
-    while (!r->st) {
-        chat_charge(r, end * (sep.n / 64));
-        int64_t next = max-- == 0 || r->st ? -1 : chat_text_rfind(self.u.s, end, sep.u.s, sep.n);
-        chat_list_push(r, list, sub(self, next < 0 ? 0 : (size_t)next + sep.n, end));
-        if (next < 0)
-            break;
-        end = (size_t)next;
-    }
-    if (!r->st)
-        reverse(list);
-}
-
-static void rsplit_space(struct chat_run *r, struct value self, int64_t max, struct value list)
-{
-    size_t end = chat_text_rstrip(self.u.s, self.n), from = chat_text_lstrip(self.u.s, self.n);
-    while (end > from && !r->st) {
-        size_t at = end;
-        if (max-- == 0) {
-            chat_list_push(r, list, sub(self, 0, end));
-            break;
-        }
-        while (at > from) {
-            size_t b = at - 1;
-            while (b > from && ((unsigned char)self.u.s[b] & 0xc0) == 0x80)
-                b--;
-            uint32_t cp;
-            chat_text_next(self.u.s + b, self.n - b, &cp);
-            if (chat_text_space(cp))
-                break;
-            at = b;
-        }
-        chat_list_push(r, list, sub(self, at, end));
-        end = at > from ? chat_text_rstrip(self.u.s, at) : from;
-    }
-    if (!r->st)
-        reverse(list);
-}
-
-static struct value split(struct chat_run *r, struct value self, const struct chat_args *a, bool right)
-{
-    struct value sep = a->pos[0], list = chat_list_make(r, V_LIST, 0);
-    int64_t max = -1;
-    if (a->pos[1].kind == V_INT || a->pos[1].kind == V_BOOL)
-        max = chat_integer(a->pos[1]);
-    else if (a->pos[1].kind != V_UNSET)
-        return chat_fail(r, ST_EINVAL, "maxsplit must be an integer");
-    if (!chat_charge(r, self.n))
-        return UNDEF;
-    if (sep.kind == V_UNSET || sep.kind == V_NONE) {
-        if (right)
-            rsplit_space(r, self, max, list);
-        else
-            split_space(r, self, max, list);
-        return list;
-    }
-    if (!need_str(r, sep))
-        return UNDEF;
-    if (sep.n == 0)
-        return chat_fail(r, ST_EINVAL, "empty separator");
-    if (right)
-        rsplit_on(r, self, sep, max, list);
-    else
-        split_on(r, self, sep, max, list);
-    return list;
-}
-
-METHOD(m_split)
-{
-    return split(r, self, a, false);
-}
-
-METHOD(m_rsplit)
-{
-    return split(r, self, a, true);
-}
-
-METHOD(m_splitlines)
-{
-    struct value list = chat_list_make(r, V_LIST, 0);
-    bool keep = chat_truth(r, a->pos[0]);
-    size_t from = 0;
-    chat_charge(r, self.n);
-    for (size_t i = 0; i < self.n && !r->st;) {
-        uint32_t cp;
-        size_t end = i;
-        i += (size_t)chat_text_next(self.u.s + i, self.n - i, &cp);
-        if (!chat_text_line_end(cp))
-            continue;
-        if (cp == '\r' && i < self.n && self.u.s[i] == '\n')
-            i++;
-        chat_list_push(r, list, sub(self, from, keep ? i : end));
-        from = i;
-    }
-    if (from < self.n)
-        chat_list_push(r, list, sub(self, from, self.n));
-    return list;
-}
-
 /* Narrows self to [start, end) in characters, as find, count and startswith allow. False: start is beyond the
  * end. */
 static bool window(struct chat_run *r, struct value *self, const struct chat_args *a, size_t *skipped_bytes)
@@ -255,7 +45,7 @@ static bool window(struct chat_run *r, struct value *self, const struct chat_arg
         bound[1] = n;
     *skipped_bytes = chat_text_offset(self->u.s, self->n, (size_t)bound[0]);
     size_t end = chat_text_offset(self->u.s, self->n, (size_t)bound[1]);
-    *self = sub(*self, *skipped_bytes, end);
+    *self = chat_sub(*self, *skipped_bytes, end);
     return chat_charge(r, self->n);
 }
 
@@ -272,11 +62,11 @@ static struct value with_affix(struct chat_run *r, struct value self, const stru
         return BOOL(false);
     if (x.kind == V_TUPLE) {
         bool any = false;
-        for (uint32_t i = 0; i < x.u.list->n && !any && need_str(r, x.u.list->v[i]); i++)
+        for (uint32_t i = 0; i < x.u.list->n && !any && chat_need_str(r, x.u.list->v[i]); i++)
             any = affix(self, x.u.list->v[i], end);
         return BOOL(any);
     }
-    return BOOL(need_str(r, x) && chat_charge(r, x.n) && affix(self, x, end));
+    return BOOL(chat_need_str(r, x) && chat_charge(r, x.n) && affix(self, x, end));
 }
 
 METHOD(m_startswith)
@@ -293,7 +83,7 @@ static int64_t search(struct chat_run *r, struct value self, const struct chat_a
 {
     size_t skipped;
     struct value whole = self;
-    if (!need_str(r, a->pos[0]) || !window(r, &self, a, &skipped) || !chat_charge(r, self.n))
+    if (!chat_need_str(r, a->pos[0]) || !window(r, &self, a, &skipped) || !chat_charge(r, self.n))
         return -1;
     if (right && !chat_charge(r, (size_t)self.n * (8 + a->pos[0].n / 16)))
         return -1;
@@ -329,7 +119,7 @@ METHOD(m_count)
     size_t skipped, at = 0;
     int64_t count = 0, next;
     struct value x = a->pos[0];
-    if (!need_str(r, x) || !window(r, &self, a, &skipped) || !chat_charge(r, self.n))
+    if (!chat_need_str(r, x) || !window(r, &self, a, &skipped) || !chat_charge(r, self.n))
         return INT(0);
     if (x.n == 0)
         return INT((int64_t)chat_text_chars(self.u.s, self.n) + 1);
@@ -345,7 +135,7 @@ METHOD(m_replace)
     struct value from = a->pos[0], to = a->pos[1];
     int64_t max = a->pos[2].kind == V_INT ? a->pos[2].u.i : -1;
     size_t mark = r->out->n, at = 0;
-    if (!need_str(r, from) || !need_str(r, to) || !chat_charge(r, self.n))
+    if (!chat_need_str(r, from) || !chat_need_str(r, to) || !chat_charge(r, self.n))
         return UNDEF;
     while (max != 0 && !r->st) {
         int64_t next = chat_text_find(self.u.s + at, self.n - at, from.u.s, from.n);
@@ -438,7 +228,7 @@ METHOD(m_join)
     if (!chat_iter_init(r, &it, a->pos[0]))
         return UNDEF;
     while (chat_iter_next(r, &it, &one)) {
-        if (!need_str(r, one))
+        if (!chat_need_str(r, one))
             return UNDEF;
         if (more)
             chat_put(r, self.u.s, self.n);
@@ -501,44 +291,21 @@ METHOD(m_islower)
 
 METHOD(m_removeprefix)
 {
-    return need_str(r, a->pos[0]) && affix(self, a->pos[0], false) ? sub(self, a->pos[0].n, self.n) : self;
+    return chat_need_str(r, a->pos[0]) && affix(self, a->pos[0], false) ? chat_sub(self, a->pos[0].n, self.n)
+                                                                        : self;
 }
 
 METHOD(m_removesuffix)
 {
-    return need_str(r, a->pos[0]) && affix(self, a->pos[0], true) ? sub(self, 0, self.n - a->pos[0].n) : self;
-}
-
-static struct value partition(struct chat_run *r, struct value self, struct value sep, bool right)
-{
-    if (!need_str(r, sep) || !chat_charge(r, (size_t)self.n * (8 + sep.n / 16)))
-        return UNDEF;
-    if (sep.n == 0)
-        return chat_fail(r, ST_EINVAL, "empty separator");
-    int64_t at = right ? chat_text_rfind(self.u.s, self.n, sep.u.s, sep.n)
-                       : chat_text_find(self.u.s, self.n, sep.u.s, sep.n);
-    struct value t = chat_list_make(r, V_TUPLE, 3);
-    size_t i = at < 0 ? (right ? 0 : self.n) : (size_t)at, after = at < 0 ? i : i + sep.n;
-    chat_list_push(r, t, sub(self, 0, i));
-    chat_list_push(r, t, sub(self, i, after));
-    chat_list_push(r, t, sub(self, after, self.n));
-    return t;
-}
-
-METHOD(m_partition)
-{
-    return partition(r, self, a->pos[0], false);
-}
-
-METHOD(m_rpartition)
-{
-    return partition(r, self, a->pos[0], true);
+    return chat_need_str(r, a->pos[0]) && affix(self, a->pos[0], true)
+               ? chat_sub(self, 0, self.n - a->pos[0].n)
+               : self;
 }
 
 static struct value pad(struct chat_run *r, struct value self, const struct chat_args *a, int side)
 {
     struct value fill = a->pos[1].kind == V_UNSET ? TEXT(" ", 1) : a->pos[1];
-    if (a->pos[0].kind != V_INT || !need_str(r, fill) || chat_text_chars(fill.u.s, fill.n) != 1)
+    if (a->pos[0].kind != V_INT || !chat_need_str(r, fill) || chat_text_chars(fill.u.s, fill.n) != 1)
         return chat_fail(r, ST_EINVAL, "expected a width and one fill character");
     int64_t n = (int64_t)chat_text_chars(self.u.s, self.n), more = a->pos[0].u.i - n;
     if (more <= 0)
@@ -644,12 +411,12 @@ METHOD(m_any_count)
 }
 
 static const struct chat_fn methods[] = {
-    {"strip", "/chars?", m_strip, ON_STR},
+    {"strip", "/chars?", chat_str_strip, ON_STR},
     {"get", "/key default?", m_get, ON_DICT},
     {"items", "/", m_items, ON_DICT},
-    {"split", "sep? maxsplit?", m_split, ON_STR},
-    {"lstrip", "/chars?", m_lstrip, ON_STR},
-    {"rstrip", "/chars?", m_rstrip, ON_STR},
+    {"split", "sep? maxsplit?", chat_str_split, ON_STR},
+    {"lstrip", "/chars?", chat_str_lstrip, ON_STR},
+    {"rstrip", "/chars?", chat_str_rstrip, ON_STR},
     {"startswith", "/prefix start? end?", m_startswith, ON_STR},
     {"endswith", "/suffix start? end?", m_endswith, ON_STR},
     {"format", NULL, chat_str_format, ON_STR},
@@ -663,8 +430,8 @@ static const struct chat_fn methods[] = {
     {"swapcase", "/", m_swapcase, ON_STR},
     {"casefold", "/", m_lower, ON_STR},
     {"join", "/iterable", m_join, ON_STR},
-    {"rsplit", "sep? maxsplit?", m_rsplit, ON_STR},
-    {"splitlines", "keepends?", m_splitlines, ON_STR},
+    {"rsplit", "sep? maxsplit?", chat_str_rsplit, ON_STR},
+    {"splitlines", "keepends?", chat_str_splitlines, ON_STR},
     {"find", "/sub start? end?", m_find, ON_STR},
     {"rfind", "/sub start? end?", m_rfind, ON_STR},
     {"index", "/sub start? end?", m_any_index, ON_STR | ON_SEQ},
@@ -680,8 +447,8 @@ static const struct chat_fn methods[] = {
     {"islower", "/", m_islower, ON_STR},
     {"removeprefix", "/prefix", m_removeprefix, ON_STR},
     {"removesuffix", "/suffix", m_removesuffix, ON_STR},
-    {"partition", "/sep", m_partition, ON_STR},
-    {"rpartition", "/sep", m_rpartition, ON_STR},
+    {"partition", "/sep", chat_str_partition, ON_STR},
+    {"rpartition", "/sep", chat_str_rpartition, ON_STR},
     {"ljust", "/width fillchar?", m_ljust, ON_STR},
     {"rjust", "/width fillchar?", m_rjust, ON_STR},
     {"center", "/width fillchar?", m_center, ON_STR},

@@ -188,6 +188,18 @@ struct value chat_undefined(struct chat_run *r, struct value name); /* remembers
 struct value chat_percent(struct chat_run *r, struct value format, struct value args);
 struct value chat_str_format(struct chat_run *r, struct value self, const struct chat_args *a);
 
+/* chat_split.c */
+bool chat_need_str(struct chat_run *r, struct value v);           /* fails the run unless v is a string */
+struct value chat_sub(struct value self, size_t from, size_t to); /* bytes [from, to); borrows */
+struct value chat_str_strip(struct chat_run *r, struct value self, const struct chat_args *a);
+struct value chat_str_lstrip(struct chat_run *r, struct value self, const struct chat_args *a);
+struct value chat_str_rstrip(struct chat_run *r, struct value self, const struct chat_args *a);
+struct value chat_str_split(struct chat_run *r, struct value self, const struct chat_args *a);
+struct value chat_str_rsplit(struct chat_run *r, struct value self, const struct chat_args *a);
+struct value chat_str_splitlines(struct chat_run *r, struct value self, const struct chat_args *a);
+struct value chat_str_partition(struct chat_run *r, struct value self, const struct chat_args *a);
+struct value chat_str_rpartition(struct chat_run *r, struct value self, const struct chat_args *a);
+
 /* chat_eval.c */
 struct value chat_eval(struct chat_run *r, const struct chat_node *n);
 struct value chat_call(struct chat_run *r, struct value callee, const struct chat_args *a);
