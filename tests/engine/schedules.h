@@ -42,8 +42,10 @@ static inline void make_job(struct job *j, uint32_t vocab)
         r->stop_tokens[i] = (int32_t)rnd(vocab);
     r->ignore_eos = rnd(4) == 0;
     r->n_bias = rnd(4) ? 0 : 1 + rnd(4);
-    for (uint32_t i = 0; i < r->n_bias; i++)
-        j->bias[i] = (struct be_bias){(int32_t)(i * (vocab / 4) + rnd(vocab / 4)), (float)rnd(5) - 2};
+    for (uint32_t i = 0; i < r->n_bias; i++) {
+        j->bias[i].token = (int32_t)(i * (vocab / 4) + rnd(vocab / 4));
+        j->bias[i].add = (float)rnd(5) - 2;
+    }
     r->bias = j->bias;
     r->cache_salt[0] = (uint8_t)(rnd(4) == 0);
     j->submit_at = rnd(60);
@@ -57,7 +59,7 @@ static inline void make_engine(struct engine_options *o)
 {
     *o = (struct engine_options){.context_length = SCHEDULE_CONTEXT, .kv_type = BE_F16};
     o->block_tokens = rnd(3) ? 16 : 32;
-    o->n_blocks = SCHEDULE_CONTEXT / o->block_tokens + rnd(2) * rnd(20);
+    o->n_blocks = SCHEDULE_CONTEXT / o->block_tokens + (rnd(2) ? rnd(20) : 0);
     o->max_num_seqs = 1 + rnd(8);
     o->max_num_batched_tokens = o->max_num_seqs + rnd(rnd(2) ? 8 : 100);
     o->max_queue = rnd(8);

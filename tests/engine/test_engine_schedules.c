@@ -48,7 +48,8 @@ static void run_schedule(uint64_t seed)
     uint64_t live = mem_live();
     if (fake_engine_create(&g, &f, &o, &e) != ST_OK || engine_start(g, &e) != ST_OK)
         fail_msg("%s", e.text);
-    struct drive d = {.g = g, .jobs = jobs, .n_jobs = 1 + rnd(SCHEDULE_JOBS), .pop_pause = rnd(4) ? 0 : 3};
+    struct drive d = {.g = g, .jobs = jobs, .n_jobs = 1 + rnd(SCHEDULE_JOBS)};
+    d.pop_pause = rnd(4) ? 0 : 3;
     for (uint32_t i = 0; i < d.n_jobs; i++)
         make_job(&jobs[i], FAKE_VOCAB);
     drive_run(&d);

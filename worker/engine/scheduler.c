@@ -32,6 +32,7 @@ struct sched {
     struct sched_row *rows; /* [max_num_seqs] */
     uint32_t n_run, n_waiting, head, tail;
     uint64_t next_order, rng;
+    uint32_t n_disturbed; /* random preemptions so far */
     uint32_t budget_left; /* while planning */
     struct sched_plan plan;
 };
@@ -264,13 +265,16 @@ static bool admit_head(struct sched *s)
     return true;
 }
 
-/* What production does rarely, now and then at random. */
+/* What production does rarely, now and then at random. Production never preempts the oldest, which is why everyone ends; here
+ * anyone may be hit, so preemptions grow rarer: a long prompt in chunks of one token still gets through. */
 static void disturb(struct sched *s)
 {
     if (rnd(s, 8) == 0)
         kv_prefix_evict(s->kv, rnd(s, 8));
-    if (s->n_run > 0 && rnd(s, 12) == 0)
+    if (s->n_run > 0 && rnd(s, 12 + s->n_disturbed) == 0) {
         preempt(s, s->run[rnd(s, s->n_run)]);
+        s->n_disturbed++;
+    }
 }
 
 const struct sched_plan *sched_plan(struct sched *s)
