@@ -129,13 +129,15 @@ static int step(struct run *r, const struct be_batch *b, int32_t *out, struct er
     for (uint32_t i = 0; i < b->n_logits; i++)
         rows[i] = (struct be_sample_row){.logits_row = i, .top_p = 1, .repetition = 1, .n_logprobs = -1};
     struct op_sample sample = {b->n_logits, model_info(r->model)->vocab, r->logits, rows, samples};
-    int rc = ops->begin_step(r->be);
+    int rc = ops->begin_step(r->be, b);
     if (rc == ST_OK)
         rc = model_forward(r->model, b, r->kv, r->logits);
     if (rc == ST_OK && b->n_logits > 0)
         rc = ops->sample(r->be, &sample);
     if (rc == ST_OK)
         rc = ops->end_step(r->be, e);
+    if (rc == ST_OK)
+        rc = ops->wait_step(r->be, e);
     for (uint32_t i = 0; i < b->n_logits && rc == ST_OK; i++)
         out[i] = samples[i].token;
     return rc;

@@ -83,7 +83,7 @@ static int matrix(const struct setup *s, enum be_type t)
         for (int rep = 0; rep < REPS; rep++) {
             for (size_t i = 0; i < (size_t)rows[m] * s->k; i++)
                 x[i] = (float)((int)(i * 7919 % 2001) - 1000) / 700.0f;
-            ops->begin_step(s->be);
+            ops->begin_step(s->be, NULL);
             struct op_norm norm = {rows[m], NULL, s->k, x, gain, 1e-5f, w[0], act};
             st = ops->norm(s->be, &norm);
             uint64_t t0 = now_ns();
@@ -122,7 +122,7 @@ static void rows_ops(const struct setup *s)
         x[i] = (float)(i * 7919 % 2001 - 1000) / 100.0f;
     for (int i = 0; i < FF; i++)
         gain[i] = 1;
-    s->be->ops->begin_step(s->be);
+    s->be->ops->begin_step(s->be, NULL);
     uint64_t t0 = now_ns();
     for (int i = 0; i < CALLS; i++)
         b->pick.rows->norm(y, x, gain, D, 1e-5f);
@@ -177,7 +177,7 @@ int main(int argc, char **argv)
     printf("%s; n %u, k %u, %u MB of weights\n", be_describe(s.be), s.n, s.k, s.mb);
     rows_ops(&s);
     int bad = 0;
-    for (int t = 0; t < BE_TYPE_COUNT; t++)
+    for (int t = 0; t <= BE_Q6_K; t++)
         if (!type || strcmp(type, be_type_name((enum be_type)t)) == 0)
             bad |= matrix(&s, (enum be_type)t);
     be_destroy(s.be);

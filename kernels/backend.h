@@ -2,8 +2,10 @@
  *
  * Owns     a be owns its threads or streams, weights, KV pools and buffers made through it; destroy them before be_destroy.
  * Units    rows = tokens of one step; sizes in bytes; positions are absolute (0 = first token of the sequence).
- * States   create -> (weights, KV, buffers) -> {begin_step, ops..., end_step}* -> destroy. Results of a step may be read by
- *          the host after end_step. An asynchronous backend runs ops in call order.
+ * States   create -> (weights, KV, buffers) -> step_limits -> {begin_step, ops..., end_step, wait_step}* -> destroy. Up to
+ *          `depth` steps may be under way: end_step launches, wait_step waits for the oldest and fills its results. Steps
+ *          run one after the other in the order of their end_step, whatever the host does meanwhile; what a step was given
+ *          on the host may be reused after end_step, except op_sample.out, which belongs to the backend until wait_step.
  * Threads  one thread (the engine's) makes every call after create; a backend may use threads of its own inside.
  * Errors   ST_EINVAL for shapes that an op cannot take, ST_ENOMEM, ST_EDEVICE (sticky: every later call returns it).
  * Bounds   ops never allocate: weights, KV pools and activations are sized when they are created.
@@ -21,7 +23,7 @@
 
 /* Element types as they stand in model files. Quantised types are in blocks of 32 (Q4_0, Q4_1, Q8_0) or 256 (Q4_K, Q6_K)
  * along k, laid out as in GGUF. */
-enum be_type { BE_F32, BE_F16, BE_BF16, BE_Q4_0, BE_Q4_1, BE_Q8_0, BE_Q4_K, BE_Q6_K, BE_TYPE_COUNT };
+enum be_type { BE_F32, BE_F16, BE_BF16, BE_Q4_0, BE_Q4_1, BE_Q8_0, BE_Q4_K, BE_Q6_K, BE_E4M3, BE_TYPE_COUNT };
 
 const char *be_type_name(enum be_type t);
 uint32_t be_type_block(enum be_type t);       /* elements per block: 1, 32 or 256 */
@@ -40,7 +42,10 @@ enum { BE_WEIGHT_PARTS_MAX = 4, BE_LOGPROBS_MAX = 20 };
 struct be_part {
     enum be_type type;
     uint32_t rows;
-    const void *data; /* [rows][k] of `type`, file order; only read during weight_create; may be unaligned */
+    const void *data; /* [rows][k] of `type`, file order; only read during weight_create; may be unaligned. NULL: every
+                         weight is drawn at random, deviation 1/sqrt(k), from `seed` (benchmarks without a download) */
+    const float *scale; /* E4M3 only: [rows] multipliers of the stored values; NULL = 1 */
+    uint64_t seed;
 };
 
 enum be_weight_use {
@@ -68,7 +73,15 @@ struct be_kv_shape {
     uint32_t n_layers, n_kv_heads, head_dim;
     uint32_t block_tokens; /* a multiple of 16 */
     uint32_t n_blocks;
-    enum be_type type; /* BE_F32, BE_F16 or BE_BF16 */
+    enum be_type type; /* BE_F32, BE_F16, BE_BF16 or BE_E4M3, as far as the backend goes: else kv_block_bytes is 0 */
+};
+
+/* What the largest step may hold; everything that a step needs is allocated once for it. */
+struct be_step_limits {
+    uint32_t max_rows, max_spans, max_logits;
+    uint32_t max_context; /* positions of one sequence */
+    uint32_t max_blocks;  /* block table entries of all spans together */
+    uint32_t vocab;
 };
 
 /* ---- a step ------------------------------------------------------------------------------------------------------ */
@@ -81,9 +94,13 @@ struct be_span {
     const uint32_t *table; /* [n_blocks] block ids */
 };
 
+/* A token that the host does not know yet: what row `r` of the previous step's op_sample drew (0 if it drew none). */
+#define BE_TOKEN_PREV(r) (-1 - (int32_t)(r))
+
 struct be_batch {
     uint32_t n_rows, n_spans, n_logits;
-    const int32_t *tokens;     /* [n_rows], each 0 <= id < vocab (checked by the caller) */
+    const int32_t *tokens;     /* [n_rows], each 0 <= id < vocab (checked by the caller) or, where depth > 1,
+                                  BE_TOKEN_PREV */
     const uint32_t *positions; /* [n_rows] */
     const uint32_t
         *kv_slots; /* [n_rows] block * block_tokens + offset: where the row's K and V are written */
@@ -122,13 +139,14 @@ struct op_qkv {
     uint32_t rot_dim;             /* rotated leading dims of a head, even, <= head_dim */
     uint32_t n_heads, n_kv_heads, head_dim, layer;
     struct be_kv *kv;
-    float *q; /* out [n_rows][n_heads][head_dim], in the pairing order that the backend packed */
+    float *q; /* out, room for [n_rows][n_heads][head_dim] floats; only op_attention reads it: type and order of pairs
+                 are the backend's own */
 };
 
 /* act = softmax(q K^T * scale) V per head, causal, ready for `next`. */
 struct op_attention {
     const struct be_batch *batch;
-    const float *q; /* [n_rows][n_heads][head_dim] from op_qkv */
+    const float *q; /* from op_qkv */
     struct be_kv *kv;
     uint32_t layer, n_heads, n_kv_heads, head_dim;
     uint32_t window; /* sliding window in positions; 0 = none */
@@ -191,6 +209,8 @@ struct be_sample_row {
     const int32_t *banned; /* [n_banned] tokens that must not be drawn (e.g. end tokens under ignore_eos) */
     uint32_t n_banned;
     int32_t n_logprobs; /* -1 = none, 0..BE_LOGPROBS_MAX alternatives */
+    uint32_t prev;      /* 0, or 1 + the row of the previous step's op_sample whose token counts as one more output of
+                           this sequence (it is in no `seen` yet); only where depth > 1 */
 };
 
 struct be_sample_out {
@@ -207,11 +227,18 @@ struct op_sample {
     uint32_t n_rows, vocab;
     float *logits;                    /* [..][vocab]; edited in place */
     const struct be_sample_row *rows; /* host [n_rows] */
-    struct be_sample_out *out;        /* host [n_rows], valid after end_step */
+    struct be_sample_out *out;        /* host [n_rows], filled by this step's wait_step */
+};
+
+/* One block between the KV pool and host memory of host_alloc. */
+struct be_block_copy {
+    uint32_t block;
+    void *host; /* [kv_block_bytes] */
 };
 
 struct be_ops {
     const char *name; /* "cpu" */
+    uint32_t depth;   /* steps that may be under way at once; 1: end_step returns with the results */
     void (*destroy)(struct be *be);
     const char *(*describe)(const struct be *be); /* one line for the start-up log; valid as long as `be` */
 
@@ -232,9 +259,25 @@ struct be_ops {
     int (*upload)(struct be *be, void *dst, const void *host, size_t bytes);
     int (*download)(struct be *be, void *host, const void *src, size_t bytes);
 
+    /* Device memory: free now and in all. NULL: weights and KV live in the host's memory. */
+    int (*memory)(struct be *be, uint64_t *free_bytes, uint64_t *total_bytes);
+
+    /* Copies of whole blocks for the tiers below, on lanes of their own beside the steps. A store reads what the steps
+     * launched so far leave in the blocks; a load is seen by the steps that begin after it. A step begun later may write
+     * none of the blocks before copy_poll says that the copy is done. `list` is read in the call; tickets rise. */
+    void *(*host_alloc)(struct be *be, size_t bytes); /* memory that copies are fast from; NULL = no memory */
+    void (*host_free)(struct be *be, void *p);
+    int (*kv_store)(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
+                    uint64_t *ticket); /* pool -> host */
+    int (*kv_load)(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
+                   uint64_t *ticket);                    /* host -> pool */
+    int (*copy_poll)(struct be *be, uint64_t ticket); /* 1 done, 0 under way, negative: failed */
+
     void (*wake)(struct be *be); /* a step will come soon: threads may leave their sleep */
-    int (*begin_step)(struct be *be);
-    int (*end_step)(struct be *be, struct err *e); /* waits for the step's results */
+    int (*step_limits)(struct be *be, const struct be_step_limits *l, struct err *e); /* once, before the first step */
+    int (*begin_step)(struct be *be, const struct be_batch *b);
+    int (*end_step)(struct be *be, struct err *e);  /* launches */
+    int (*wait_step)(struct be *be, struct err *e); /* waits for the oldest step launched */
 
     int (*embed)(struct be *be, const struct op_embed *p);
     int (*norm)(struct be *be, const struct op_norm *p);
@@ -252,6 +295,11 @@ struct be {
 
 struct be_options {
     const char *device;  /* "auto", "cpu" or "cuda" */
+    const char *dtype;   /* cuda: "auto" (bfloat16), "bfloat16" or "float16", of activations and unquantised weights */
+    const char *quantization; /* cuda: "none" or "fp8": quantise the linear weights of the layers at load */
+    const char *cache_dir;    /* cuda: where tuned choices are kept; NULL = nowhere */
+    bool deterministic;       /* cuda: a row's bits depend on that row alone in prefill too */
+    bool no_graphs;           /* cuda: launch each kernel by itself (debugging) */
     uint32_t threads;    /* CPU compute threads; 0 = one per allowed physical core */
     const char *cpu_isa; /* "auto", or force one of "c", "avx2", "avxvnni", "avx512", "amx" */
     bool cpu_exact;      /* dequantise weights and keep activations in f32: the reference */

@@ -151,9 +151,10 @@ static void wake(struct be *be)
     cpu_pool_wake(((struct cpu_be *)be)->pool);
 }
 
-static int begin_step(struct be *be)
+static int begin_step(struct be *be, const struct be_batch *batch)
 {
     struct cpu_be *b = (struct cpu_be *)be;
+    (void)batch;
     uint32_t csr = _mm_getcsr();
     if (!b->in_step)
         b->mxcsr = csr;
@@ -173,6 +174,22 @@ static int end_step(struct be *be, struct err *e)
     return ST_OK;
 }
 
+/* Steps run inside their ops: there is nothing to prepare and nothing to wait for. */
+static int step_limits(struct be *be, const struct be_step_limits *l, struct err *e)
+{
+    (void)be;
+    (void)l;
+    (void)e;
+    return ST_OK;
+}
+
+static int wait_step(struct be *be, struct err *e)
+{
+    (void)be;
+    (void)e;
+    return ST_OK;
+}
+
 static const char *describe(const struct be *be)
 {
     return ((const struct cpu_be *)be)->describe;
@@ -180,6 +197,7 @@ static const char *describe(const struct be *be)
 
 static const struct be_ops cpu_ops = {
     .name = "cpu",
+    .depth = 1,
     .destroy = destroy,
     .describe = describe,
     .weight_create = cpu_pack_weight,
@@ -195,8 +213,10 @@ static const struct be_ops cpu_ops = {
     .upload = copy,
     .download = copy,
     .wake = wake,
+    .step_limits = step_limits,
     .begin_step = begin_step,
     .end_step = end_step,
+    .wait_step = wait_step,
     .embed = cpu_op_embed,
     .norm = cpu_op_norm,
     .qkv = cpu_op_qkv,

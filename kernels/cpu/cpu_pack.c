@@ -272,6 +272,8 @@ static int check_parts(const struct be_weight_desc *d, struct err *e)
         const struct be_part *p = &d->parts[i];
         if ((unsigned)p->type >= BE_TYPE_COUNT || p->rows == 0 || p->rows > 1u << 24 || !p->data)
             return err_set(e, ST_EINVAL, "%s: part %u has no rows or an unknown type", name, i);
+        if (p->type == BE_E4M3)
+            return err_set(e, ST_EUNSUP, "%s: the CPU backend does not compute in E4M3", name);
         if (!be_type_row_bytes(p->type, d->k, &bytes))
             return err_set(e, ST_EINVAL, "%s: %s [%u, %u] needs rows in multiples of %u", name,
                            be_type_name(p->type), p->rows, d->k, be_type_block(p->type));

@@ -134,8 +134,9 @@ static inline void fake_wake(struct be *be)
     atomic_fetch_add(&fake_of(be)->wakes, 1);
 }
 
-static inline int fake_begin(struct be *be)
+static inline int fake_begin(struct be *be, const struct be_batch *b)
 {
+    (void)b;
     struct fake_be *f = fake_of(be);
     assert(!f->in_step);
     f->steps++;
@@ -208,7 +209,22 @@ static inline int fake_forward(void *ctx, const struct be_batch *b, struct be_kv
     return ST_OK;
 }
 
+static inline int fake_limits(struct be *be, const struct be_step_limits *l, struct err *e)
+{
+    (void)e;
+    assert(l->max_rows == fake_of(be)->max_rows && l->max_logits == fake_of(be)->max_seqs && l->vocab == FAKE_VOCAB);
+    return ST_OK;
+}
+
+static inline int fake_wait(struct be *be, struct err *e)
+{
+    (void)be;
+    (void)e;
+    return ST_OK;
+}
+
 static const struct be_ops fake_ops = {.name = "fake",
+                                       .depth = 1,
                                        .kv_create = fake_kv_create,
                                        .kv_destroy = fake_kv_destroy,
                                        .buffer_create = fake_buffer_create,
@@ -216,6 +232,8 @@ static const struct be_ops fake_ops = {.name = "fake",
                                        .wake = fake_wake,
                                        .begin_step = fake_begin,
                                        .end_step = fake_end,
+                                       .step_limits = fake_limits,
+                                       .wait_step = fake_wait,
                                        .sample = fake_sample};
 
 /* o->be, vocabulary and forward are filled in. */

@@ -160,7 +160,7 @@ static void step(struct net *n, const struct be_batch *b, float *out)
     const struct be_ops *ops = n->be->ops;
     struct be *be = n->be;
     uint32_t rows = b->n_rows;
-    int bad = ops->begin_step(be);
+    int bad = ops->begin_step(be, b);
     bad |= ops->embed(be, &(struct op_embed){b, n->embed, 1.0f, n->x});
     bad |= ops->norm(be, &(struct op_norm){rows, NULL, s->d, n->x, n->gain, 1e-5f, n->qkv, n->a});
     bad |= ops->qkv(be, &(struct op_qkv){b, n->a, n->qkv, n->bias, n->m->rope, s->rot, s->heads, s->kv_heads,
@@ -410,7 +410,7 @@ static void sampling_takes_the_largest_logit_and_the_step_restores_mxcsr(void **
     for (uint32_t i = 0; i < 3; i++)
         rows[i] = (struct be_sample_row){.logits_row = i, .top_p = 1, .repetition = 1, .n_logprobs = -1};
     unsigned before = _mm_getcsr();
-    assert_int_equal(n.be->ops->begin_step(n.be), ST_OK);
+    assert_int_equal(n.be->ops->begin_step(n.be, NULL), ST_OK);
     assert_int_equal(_mm_getcsr() & 0x8040u, 0x8040u);
     assert_int_equal(n.be->ops->sample(n.be, &(struct op_sample){3, vocab, n.logits, rows, out}), ST_OK);
     assert_int_equal(n.be->ops->end_step(n.be, NULL), ST_OK);

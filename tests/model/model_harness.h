@@ -145,11 +145,13 @@ static inline int harness_step(struct harness *h, const struct harness_span *spa
     }
     struct be_batch b = {n, n_spans, n, tokens, positions, slots, out, rows};
     struct err e = {0};
-    int rc = h->be->ops->begin_step(h->be);
+    int rc = h->be->ops->begin_step(h->be, &b);
     if (rc == ST_OK)
         rc = model_forward(h->model, &b, h->kv, h->logits);
     if (rc == ST_OK)
         rc = h->be->ops->end_step(h->be, &e);
+    if (rc == ST_OK)
+        rc = h->be->ops->wait_step(h->be, &e);
     return rc;
 }
 

@@ -193,12 +193,12 @@ static void only_wanted_rows_are_computed_and_equal(void **state)
     struct be_span span = {0, n, 0, (n + HARNESS_BLOCK - 1) / HARNESS_BLOCK, h.tables[2]};
     struct be_batch b = {n, 1, 1, tokens, positions, slots, &span, &last};
     struct err e;
-    assert_int_equal(h.be->ops->begin_step(h.be), ST_OK);
+    assert_int_equal(h.be->ops->begin_step(h.be, &b), ST_OK);
     assert_int_equal(model_forward(h.model, &b, h.kv, h.logits), ST_OK);
     assert_int_equal(h.be->ops->end_step(h.be, &e), ST_OK);
     same_bits(h.logits, want, g.vocab, "last row alone");
     b.n_logits = 0; /* a chunk of a prefill in the middle wants none */
-    assert_int_equal(h.be->ops->begin_step(h.be), ST_OK);
+    assert_int_equal(h.be->ops->begin_step(h.be, &b), ST_OK);
     assert_int_equal(model_forward(h.model, &b, h.kv, NULL), ST_OK);
     assert_int_equal(h.be->ops->end_step(h.be, &e), ST_OK);
     free(want);

@@ -160,7 +160,7 @@ static void build_batch(struct engine *g, const struct sched_plan *plan)
 static int forward_and_sample(struct engine *g, struct err *e)
 {
     struct be *be = g->o.be;
-    int rc = be->ops->begin_step(be);
+    int rc = be->ops->begin_step(be, &g->batch->be);
     if (rc != ST_OK)
         return err_set(e, rc, "begin of step: %s", status_text(rc));
     rc = g->core.forward(g->core.ctx, &g->batch->be, g->be_kv, g->logits);
@@ -174,7 +174,7 @@ static int forward_and_sample(struct engine *g, struct err *e)
     int rc_end = be->ops->end_step(be, e);
     if (rc != ST_OK)
         return err_set(e, rc, "an operation of the step failed: %s", status_text(rc));
-    return rc_end;
+    return rc_end == ST_OK ? be->ops->wait_step(be, e) : rc_end;
 }
 
 /* One drawn token: into the sequence, out to the client, and perhaps the end. */

@@ -51,7 +51,14 @@ static int create_device_parts(struct engine *g, struct err *e)
     if (!mem_mul(g->core.vocab, g->o.max_num_seqs, &bytes) || !mem_mul(bytes, sizeof(float), &bytes) ||
         !(g->logits = be->ops->buffer_create(be, bytes)))
         return err_set(e, ST_ENOMEM, "engine: no memory for %u rows of logits", g->o.max_num_seqs);
-    return ST_OK;
+    uint64_t blocks = (uint64_t)g->o.max_num_seqs * kv_seq_blocks_for(g->o.context_length, g->o.block_tokens);
+    const struct be_step_limits l = {.max_rows = g->o.max_num_batched_tokens,
+                                     .max_spans = g->o.max_num_seqs,
+                                     .max_logits = g->o.max_num_seqs,
+                                     .max_context = g->o.context_length,
+                                     .max_blocks = blocks < UINT32_MAX ? (uint32_t)blocks : UINT32_MAX,
+                                     .vocab = g->core.vocab};
+    return be->ops->step_limits(be, &l, e);
 }
 
 static int check_options(const struct engine_options *o, const struct engine_core *c, struct err *e)

@@ -78,7 +78,8 @@ struct be_weight *pack_matrix(struct pack *p, enum be_weight_use use, const stru
         t[i] = need(p, parts[i].name, parts[i].rows, k);
         if (t[i] == NULL)
             return NULL;
-        d.parts[i] = (struct be_part){(enum be_type)t[i]->type, (uint32_t)parts[i].rows, t[i]->data};
+        d.parts[i] = (struct be_part){
+            .type = (enum be_type)t[i]->type, .rows = (uint32_t)parts[i].rows, .data = t[i]->data};
         source_populate(p->src, t[i]);
     }
     struct be_weight *w = create(p, &d);
@@ -93,7 +94,7 @@ struct be_weight *pack_vector(struct pack *p, const char *name, uint64_t n)
     if (t == NULL)
         return NULL;
     struct be_weight_desc d = {.use = BE_USE_VECTOR, .k = (uint32_t)n, .n_parts = 1, .name = name};
-    d.parts[0] = (struct be_part){(enum be_type)t->type, 1, t->data};
+    d.parts[0] = (struct be_part){.type = (enum be_type)t->type, .rows = 1, .data = t->data};
     struct be_weight *w = create(p, &d);
     if (w != NULL)
         account(p, t);
@@ -165,7 +166,7 @@ struct be_weight *pack_biases(struct pack *p, const struct pack_part *parts, uin
         at += parts[i].rows;
     }
     struct be_weight_desc d = {.use = BE_USE_VECTOR, .k = (uint32_t)n, .n_parts = 1, .name = parts[0].name};
-    d.parts[0] = (struct be_part){BE_F32, 1, all};
+    d.parts[0] = (struct be_part){.type = BE_F32, .rows = 1, .data = all};
     struct be_weight *w = p->rc == ST_OK ? create(p, &d) : NULL;
     mem_free(all);
     return w;
