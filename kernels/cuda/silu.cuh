@@ -1,0 +1,21 @@
+/* silu: the gate of a SwiGLU, the same bits in the linear's epilogue and in cu_rows_swiglu.
+ *
+ * Owns     nothing.
+ * Units    -
+ * States   -
+ * Threads  any.
+ * Errors   -: NaN stays NaN; -inf gives NaN.
+ * Bounds   within 5 ulp of gate / (1 + exp(-gate)) * up while |gate| < 16.
+ * Source   KERNELS design, section 3.4: g / (1 + exp(-g)), every operation rounded once.
+ */
+#ifndef STATOR_SILU_CUH
+#define STATOR_SILU_CUH
+
+#include "ptx.h"
+
+PTX_FN float cu_silu_mul(float gate, float up)
+{
+    return ptx_div(gate, 1.0f + ptx_exp2(gate * -1.44269504088896341f)) * up;
+}
+
+#endif
