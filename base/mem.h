@@ -14,6 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 void *mem_alloc(size_t size);                /* malloc; size 0 gives a valid pointer */
 void *mem_zalloc(size_t count, size_t size); /* zeroed; checks the product */
 void *mem_realloc(void *p, size_t size);
@@ -42,4 +46,7 @@ void *arena_alloc(struct arena *a, size_t size); /* 16-byte aligned, not zeroed;
 void arena_reset(struct arena *a);
 void arena_fini(struct arena *a);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -12,6 +12,10 @@
 #ifndef STATOR_STATUS_H
 #define STATOR_STATUS_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* code, value, HTTP status, OpenAI error type, short text */
 #define STATUS_TABLE(X)                                                    \
     X(ST_OK, 0, 200, "ok", "ok")                                           \
@@ -52,4 +56,7 @@ const char *status_text(int status); /* "invalid value"; static storage */
 const char *status_type(int status); /* OpenAI error type; static storage */
 int status_http(int status);         /* HTTP status code; 500 for unknown codes */
 
+#ifdef __cplusplus
+}
+#endif
 #endif

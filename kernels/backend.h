@@ -21,6 +21,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Element types as they stand in model files. Quantised types are in blocks of 32 (Q4_0, Q4_1, Q8_0) or 256 (Q4_K, Q6_K)
  * along k, laid out as in GGUF. */
 enum be_type { BE_F32, BE_F16, BE_BF16, BE_Q4_0, BE_Q4_1, BE_Q8_0, BE_Q4_K, BE_Q6_K, BE_E4M3, BE_TYPE_COUNT };
@@ -310,4 +314,7 @@ void be_destroy(struct be *be); /* NULL ok */
 /* One line for the start-up log: "cpu, 2 threads, avx512-vnni". Valid as long as `be`. */
 const char *be_describe(const struct be *be);
 
+#ifdef __cplusplus
+}
+#endif
 #endif
