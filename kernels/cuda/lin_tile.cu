@@ -1,0 +1,218 @@
+/* lin_tile: y = x W^T for any number of tokens, with the bits that lin_stream gives.
+ *
+ * The matrix product for prompts and large batches where rows must not depend on their batch: the library's kernels change their
+ * order of sums with m. A block owns 128 rows of W times 32, 64 or 128 tokens and walks over the whole of k: one ring of stages,
+ * filled by all threads, one barrier a stage. Class L (lin.cuh) is kept by a second set of accumulators: the chain of a part of k
+ * starts at zero and is added to the total at the part's end, once per 512 or more k. Blocks stay and walk over tiles, so that
+ * a tile's first stages come in while the one before it is stored.
+ *
+ * Tiles are taken in bands of 8 token tiles, tokens fastest: the blocks that run at a time share their rows of W and x in L2.
+ * Rejected: split k (needs workspace and a second pass), and stores through shared memory (they cost a barrier and the ring).
+ */
+#include "lin.cuh"
+
+template <int BT> struct lin_tile_shape {
+    enum {
+        ROWS = 128,
+        TOKENS = BT,
+        WARP_ROWS = 32,          /* 4 x 2 warps */
+        WARP_TOKENS = BT / 2,
+        RT = WARP_ROWS / 16,
+        NT = WARP_TOKENS / 8,
+        STAGE = (ROWS + TOKENS) * LIN_STAGE_ROW,
+        STAGES = BT == 128 ? 4 : 5,
+        SMEM = STAGES * STAGE,
+        BLOCKS_SM = BT == 32 ? 2 : 1,
+        BAND = 8 /* token tiles */
+    };
+};
+
+struct lin_tile_walk { /* the block's stages: all of k, tile after tile */
+    lin_k k;
+    uint32_t row_tiles, token_tiles, tiles, stride;
+    uint32_t row, chunk; /* what this thread copies: rows row + 32i */
+    unsigned char *ring;
+};
+
+struct lin_tile_place { /* the first output and the first token of a tile */
+    uint32_t n, token;
+};
+
+struct lin_tile_feed { /* a place in the walk */
+    uint32_t tile, stage, slot;
+    lin_tile_place at;
+};
+
+template <int BT> PTX_FN lin_tile_place lin_tile_find(const lin_tile_walk &v, uint32_t tile)
+{
+    using S = lin_tile_shape<BT>;
+    const uint32_t band = tile / (v.row_tiles * S::BAND), first = band * S::BAND;
+    const uint32_t left = v.token_tiles - first, width = left < S::BAND ? left : S::BAND;
+    const uint32_t i = tile - band * v.row_tiles * S::BAND;
+    return {i / width * S::ROWS, (first + i % width) * S::TOKENS};
+}
+
+/* Rows first .. first + COUNT - 1 of w or x: zeros for those beyond `rows`. */
+template <class T, int COUNT>
+PTX_FN void lin_tile_load(const lin_tile_walk &v, unsigned char *to, const void *from, uint32_t first, uint32_t rows, size_t pitch,
+                          uint32_t stage)
+{
+    const uint32_t at = stage * LIN_STAGE_ROW + v.chunk * 16, row = first + v.row;
+    const unsigned char *src = (const unsigned char *)from + row * pitch + at;
+    const bool in_k = T::BYTES == 2 || at < v.k.row_bytes;
+#pragma unroll
+    for (int i = 0; i < COUNT / 32; i++)
+        ptx_cp16(to + ptx_swizzle128(v.row + 32 * i, v.chunk), src + 32 * i * pitch, in_k && row + 32 * i < rows ? 16 : 0);
+}
+
+template <class T, int BT> PTX_FN void lin_tile_load_w(const cu_lin &p, const lin_tile_walk &v, const lin_tile_feed &f)
+{
+    using S = lin_tile_shape<BT>;
+    if (f.tile < v.tiles)
+        lin_tile_load<T, S::ROWS>(v, v.ring + f.slot * S::STAGE, p.w, f.at.n, p.n, v.k.row_bytes, f.stage);
+}
+
+template <class T, int BT> PTX_FN void lin_tile_load_x(const cu_lin &p, const lin_tile_walk &v, const lin_tile_feed &f)
+{
+    using S = lin_tile_shape<BT>;
+    if (f.tile < v.tiles)
+        lin_tile_load<T, S::TOKENS>(v, v.ring + f.slot * S::STAGE + S::ROWS * LIN_STAGE_ROW, p.x, f.at.token, p.m,
+                                    (size_t)p.ldx * T::BYTES, f.stage);
+}
+
+template <int BT> PTX_FN lin_tile_feed lin_tile_begin(const lin_tile_walk &v, uint32_t first)
+{
+    return {first, 0, 0, lin_tile_find<BT>(v, first)};
+}
+
+template <int BT> PTX_FN void lin_tile_advance(const lin_tile_walk &v, lin_tile_feed &f)
+{
+    f.slot = f.slot + 1 == lin_tile_shape<BT>::STAGES ? 0 : f.slot + 1;
+    if (++f.stage < v.k.stages)
+        return;
+    f.stage = 0;
+    f.tile += v.stride;
+    if (f.tile < v.tiles)
+        f.at = lin_tile_find<BT>(v, f.tile);
+}
+
+/* A warp's 32 rows times 8 NT tokens to y, straight from the fragments: a lane has rows g and g + 8 (a gate and its up) of two
+ * neighbouring tokens. */
+template <int RT, int NT>
+PTX_FN void lin_tile_finish(const cu_lin &p, const float (&total)[RT][NT][4], uint32_t n0, uint32_t token0)
+{
+    const uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int r = 0; r < RT; r++) {
+        const uint32_t n = n0 + 16 * r + g;
+        const lin_row lo = lin_row_of(p, n), hi = lin_row_of(p, n + CU_GATE_GROUP);
+#pragma unroll
+        for (int i = 0; i < 2 * NT; i++) {
+            const uint32_t token = token0 + i / 2 * 8 + 2 * t + i % 2;
+            if (token >= p.m)
+                continue;
+            const float a = total[r][i / 2][i % 2], b = total[r][i / 2][2 + i % 2], x_scale = lin_x_scale(p, token);
+            if (p.epilogue == CU_SWIGLU) {
+                lin_put_gated(p, token, n, a, b, lo, hi, x_scale);
+            } else {
+                lin_put(p, token, n, a, lo, x_scale);
+                lin_put(p, token, n + CU_GATE_GROUP, b, hi, x_scale);
+            }
+        }
+    }
+}
+
+/* A block's share: tiles first, first + stride, .. of the linear p. Passes ptx_pdl_wait. */
+template <class T, int BT> PTX_FN void lin_tile_work(const cu_lin &p, uint32_t first, uint32_t stride, unsigned char *smem)
+{
+    using S = lin_tile_shape<BT>;
+    const uint32_t warp = threadIdx.x / 32, warp_row = warp / 2 * S::WARP_ROWS, warp_token = warp % 2 * S::WARP_TOKENS;
+    lin_tile_walk v;
+    v.k = lin_cut<T>(p);
+    v.row_tiles = (p.n - 1) / S::ROWS + 1;
+    v.token_tiles = (p.m - 1) / S::TOKENS + 1;
+    v.tiles = v.row_tiles * v.token_tiles;
+    v.stride = stride;
+    v.row = threadIdx.x / 8;
+    v.chunk = threadIdx.x % 8;
+    v.ring = smem;
+
+    /* Weights first: they depend on no kernel. They all count as the first group. */
+    lin_tile_feed ahead = lin_tile_begin<BT>(v, first);
+    for (int i = 0; i < S::STAGES - 1; i++) {
+        lin_tile_load_w<T, BT>(p, v, ahead);
+        lin_tile_advance<BT>(v, ahead);
+    }
+    ptx_pdl_launch();
+    ptx_pdl_wait();
+    ahead = lin_tile_begin<BT>(v, first);
+    for (int i = 0; i < S::STAGES - 1; i++) {
+        lin_tile_load_x<T, BT>(p, v, ahead);
+        ptx_cp_commit();
+        lin_tile_advance<BT>(v, ahead);
+    }
+
+    uint32_t slot = 0;
+    for (uint32_t tile = first; tile < v.tiles; tile += stride) {
+        float total[S::RT][S::NT][4], chain[S::RT][S::NT][4];
+        lin_fill(total, -0.0f); /* what changes nothing that is added to it */
+        for (uint32_t begin = 0; begin < v.k.stages; begin += v.k.per_part) {
+            const uint32_t end = begin + v.k.per_part < v.k.stages ? begin + v.k.per_part : v.k.stages;
+            lin_fill(chain, 0.0f);
+            for (uint32_t stage = begin; stage < end; stage++) {
+                ptx_cp_wait<S::STAGES - 2>();
+                ptx_syncthreads(); /* this stage is there for all, and all are done with the one that is filled next */
+                lin_tile_load_w<T, BT>(p, v, ahead);
+                lin_tile_load_x<T, BT>(p, v, ahead);
+                ptx_cp_commit(); /* at the end of the walk too: the wait counts groups */
+                lin_tile_advance<BT>(v, ahead);
+                const unsigned char *w = v.ring + slot * S::STAGE, *x = w + S::ROWS * LIN_STAGE_ROW;
+                lin_mma_stage<T, S::RT, S::NT>(chain, w + warp_row * LIN_STAGE_ROW, x + warp_token * LIN_STAGE_ROW);
+                slot = slot + 1 == S::STAGES ? 0 : slot + 1;
+            }
+            lin_add(total, chain);
+        }
+        const lin_tile_place at = lin_tile_find<BT>(v, tile);
+        lin_tile_finish<S::RT, S::NT>(p, total, at.n + warp_row, at.token + warp_token);
+    }
+}
+
+template <class T, int BT>
+PTX_KERNEL(LIN_THREADS, (lin_tile_shape<BT>::BLOCKS_SM)) lin_tile(PTX_PARAM(cu_lin) p)
+{
+    PTX_SMEM(smem);
+    lin_tile_work<T, BT>(p, blockIdx.x, gridDim.x, smem);
+}
+
+template <class T, int BT> static int lin_tile_launch(struct gpu_stream *s, const struct cu_lin *p)
+{
+    using S = lin_tile_shape<BT>;
+    const struct gpu_info *g = gpu_info(gpu_stream_gpu(s));
+    const uint64_t tiles = (uint64_t)((p->n - 1) / S::ROWS + 1) * ((p->m - 1) / S::TOKENS + 1);
+    if (S::SMEM > g->smem_block || tiles > UINT32_MAX / 2)
+        return ST_EINVAL;
+    const dim3 grid = lin_grid(g, (uint32_t)tiles, S::SMEM, S::BLOCKS_SM);
+    return gpu_launch<cu_lin>(s, "lin_tile", lin_tile<T, BT>, grid, LIN_THREADS, S::SMEM, true, *p);
+}
+
+template <class T> static int lin_tile_pick(struct gpu_stream *s, const struct cu_lin *p)
+{
+    return p->m <= 32   ? lin_tile_launch<T, 32>(s, p)
+           : p->m <= 64 ? lin_tile_launch<T, 64>(s, p)
+                        : lin_tile_launch<T, 128>(s, p);
+}
+
+extern "C" int cu_lin_tile(struct gpu_stream *s, const struct cu_lin *p)
+{
+    int rc = lin_check(p);
+    if (rc != ST_OK)
+        return rc;
+    switch (p->wt) {
+    case CU_BF16:
+        return lin_tile_pick<lin_16bit<ptx_bf16>>(s, p);
+    case CU_F16:
+        return lin_tile_pick<lin_16bit<ptx_f16>>(s, p);
+    default:
+        return lin_tile_pick<lin_e4m3>(s, p);
+    }
+}
