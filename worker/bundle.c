@@ -248,17 +248,18 @@ static int read_member(const char *folder, const char *file, bool required, stru
     return st;
 }
 
-static int open_folder(struct bundle *b, const char *path, bool want_template, struct err *e)
+static int open_folder(struct bundle *b, const char *path, bool want_template, uint32_t dummy_vocab, struct err *e)
 {
     struct buf tokenizer = {0}, config = {0}, jinja = {0};
     cJSON *json = NULL;
     struct err inner = {0};
-    int st = read_member(path, "tokenizer.json", true, &tokenizer, e);
+    int st = read_member(path, "tokenizer.json", dummy_vocab == 0, &tokenizer, e);
     st = st ? st : read_member(path, "tokenizer_config.json", false, &config, e);
     st = st ? st : read_member(path, "chat_template.jinja", false, &jinja, e);
     if (!st && config.n && (st = json_parse(&json, buf_str(&config), &inner)))
         st = err_set(e, ST_EFORMAT, "%s/tokenizer_config.json: %.150s", path, inner.text);
-    if (!st && (st = tok_create_json(&b->tok, buf_str(&tokenizer), buf_str(&config), &inner)))
+    if (!st && (st = tokenizer.n || !dummy_vocab ? tok_create_json(&b->tok, buf_str(&tokenizer), buf_str(&config), &inner)
+                                                 : bundle_byte_tok(&b->tok, dummy_vocab, &inner)))
         st = err_set(e, st, "%s/tokenizer.json: %.180s", path, inner.text);
     if (!st) {
         b->bos = special_token(json, "bos_token");
@@ -288,14 +289,14 @@ static char *default_name(const char *path)
     return mem_dup(path + start, end - start);
 }
 
-int bundle_open(struct bundle *b, const char *path, const struct gguf *g, const char *template_path,
+int bundle_open(struct bundle *b, const char *path, const struct gguf *g, const char *template_path, uint32_t dummy_vocab,
                 struct err *e)
 {
     *b = (struct bundle){.name = default_name(path)};
     int st = b->name ? ST_OK : err_set(e, ST_ENOMEM, "%s: no memory", path);
     if (!st)
         st = g ? open_gguf(b, path, g, template_path == NULL, e)
-               : open_folder(b, path, template_path == NULL, e);
+               : open_folder(b, path, template_path == NULL, dummy_vocab, e);
     if (!st && template_path)
         st = template_from_file(b, template_path, e);
     if (st)

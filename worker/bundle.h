@@ -30,9 +30,12 @@ struct bundle {
 };
 
 /* `g` is the file's metadata when `path` is a GGUF file (only read during the call), NULL when it is a folder.
- * `template_path` (may be NULL) replaces the model's own chat template. */
-int bundle_open(struct bundle *b, const char *path, const struct gguf *g, const char *template_path,
+ * `template_path` (may be NULL) replaces the model's own chat template. `dummy_vocab`: 0, or a folder may lack its tokenizer:
+ * then one of so many tokens takes its place, bytes first. */
+int bundle_open(struct bundle *b, const char *path, const struct gguf *g, const char *template_path, uint32_t dummy_vocab,
                 struct err *e);
+/* A tokenizer for random weights: token i < 256 is byte i, the others read " <i>". */
+int bundle_byte_tok(struct tok **out, uint32_t vocab, struct err *e);
 void bundle_close(struct bundle *b); /* a zeroed bundle is fine */
 
 #endif

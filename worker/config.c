@@ -10,14 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum type { STRING, SECRET, NUMBER, SIZE, FLAG, CHOICE };
+enum type { STRING, SECRET, NUMBER, SIZE, FRACTION, FLAG, CHOICE };
 
 struct setting {
     const char *name; /* without dashes */
     enum type type;
     size_t offset;
     const char *initial; /* default, as text; NULL = unset */
-    uint64_t min, max;
+    uint64_t min, max; /* of a FRACTION in hundredths */
     const char *unit; /* or the choices, separated by '|' */
     const char *help;
 };
@@ -38,24 +38,38 @@ static const struct setting table[] = {
     {"api-key-file", STRING, AT(api_key_file), NULL, 0, 0, "PATH", "file with one accepted key per line"},
     {"context-length", SIZE, AT(context_length), "0", 0, 16 << 20, "tokens",
      "prompt + output of one request; 0: what model and memory allow"},
-    {"max-num-seqs", NUMBER, AT(max_num_seqs), "32", 1, 1024, "", "sequences that run at once"},
-    {"max-num-batched-tokens", SIZE, AT(max_num_batched_tokens), "512", 16, 65536, "tokens",
-     "token budget of one step"},
+    {"max-num-seqs", NUMBER, AT(max_num_seqs), "0", 0, 1024, "",
+     "sequences that run at once; 0: 32 on a CPU, 256 on a GPU"},
+    {"max-num-batched-tokens", SIZE, AT(max_num_batched_tokens), "0", 0, 65536, "tokens",
+     "token budget of one step, 16 at least; 0: 512 on a CPU, 2048 on a GPU"},
     {"max-queue", NUMBER, AT(max_queue), "1024", 0, 65536, "", "requests that may wait; more get 429"},
     {"block-size", NUMBER, AT(block_size), "16", 16, 1024, "tokens",
      "positions of a KV block, a multiple of 16"},
     {"kv-bytes", SIZE, AT(kv_bytes), "0", 0, UINT64_C(1) << 50, "bytes",
-     "KV cache; 0: half of the memory that is free, at most 4G"},
-    {"kv-dtype", CHOICE, AT(kv_dtype), "f16", 0, 0, "f16|bf16|f32", "element type of the KV cache"},
+     "KV cache; 0: half of the memory that is free, at most 4G; on a GPU all that is left of its share"},
+    {"kv-dtype", CHOICE, AT(kv_dtype), "auto", 0, 0, "auto|f16|bf16|f32|fp8",
+     "element type of the KV cache; auto: f16 on a CPU, the type of --dtype on a GPU; f32: CPU, fp8: GPU"},
     {"no-prefix-caching", FLAG, AT(no_prefix_caching), NULL, 0, 0, "",
      "do not reuse KV blocks across requests"},
+    {"load-format", CHOICE, AT(load_format), "auto", 0, 0, "auto|dummy",
+     "dummy: random weights from a folder's config.json alone, for benchmarks"},
     {"device", CHOICE, AT(device), "auto", 0, 0, "auto|cpu|cuda", "where the model runs"},
+    {"dtype", CHOICE, AT(dtype), "auto", 0, 0, "auto|bfloat16|float16",
+     "GPU: type of activations and unquantised weights; auto: bfloat16"},
+    {"quantization", CHOICE, AT(quantization), "none", 0, 0, "none|fp8",
+     "GPU: fp8: weights of the layers to e4m3 at load"},
+    {"gpu-memory-utilization", FRACTION, AT(gpu_memory_utilization), "0.9", 10, 99, "0.1..0.99",
+     "share of the GPU's memory that weights, KV cache and workspace may take"},
+    {"deterministic", FLAG, AT(deterministic), NULL, 0, 0, "",
+     "GPU: tokens that do not depend on the batch in prompts either (a CPU always does); slower prompts"},
+    {"no-cuda-graphs", FLAG, AT(no_cuda_graphs), NULL, 0, 0, "", "GPU: launch each kernel by itself, to find a fault"},
     {"threads", NUMBER, AT(threads), "0", 0, 1024, "",
      "CPU compute threads; 0: one per physical core allowed"},
     {"cpu-isa", CHOICE, AT(cpu_isa), "auto", 0, 0, "auto|c|avx2|avxvnni|avx512|amx",
      "highest instruction set to use"},
     {"cpu-math", CHOICE, AT(cpu_math), "fast", 0, 0, "fast|exact",
      "exact: f32 activations and dequantised weights"},
+    {"cache-dir", STRING, AT(cache_dir), NULL, 0, 0, "PATH", "GPU: folder that keeps the measured choices of kernels"},
     {"max-body-bytes", SIZE, AT(max_body_bytes), "16M", 1024, UINT64_C(1) << 30, "bytes",
      "largest request body"},
     {"max-connections", NUMBER, AT(max_connections), "1024", 1, 65536, "", "client connections"},
@@ -151,6 +165,14 @@ static int set(struct config *c, const struct setting *s, const char *from, cons
             return err_set(e, ST_EINVAL, "%s: '%s' is none of %s", from, value, s->unit);
         *(const char **)field(c, s) = value;
         return ST_OK;
+    case FRACTION: {
+        char *end;
+        double v = strtod(value, &end);
+        if (end == value || *end || !(v >= (double)s->min / 100 && v <= (double)s->max / 100))
+            return err_set(e, ST_EINVAL, "%s: '%s' is no number within %s", from, value, s->unit);
+        *(double *)field(c, s) = v;
+        return ST_OK;
+    }
     case NUMBER:
     case SIZE: {
         uint64_t v;
@@ -234,6 +256,9 @@ int config_load(struct config *c, int argc, char **argv, char **environ_, struct
     int st = load_environment(c, environ_, e);
     if (!st)
         st = load_flags(c, argc, argv, e);
+    if (!st && c->max_num_batched_tokens > 0 && c->max_num_batched_tokens < 16)
+        st = err_set(e, ST_EINVAL, "--max-num-batched-tokens: %llu is less than 16",
+                     (unsigned long long)c->max_num_batched_tokens);
     if (!st && c->block_size % 16)
         st = err_set(e, ST_EINVAL, "--block-size: %llu is not a multiple of 16",
                      (unsigned long long)c->block_size);
@@ -280,6 +305,8 @@ static bool is_default(struct config *c, const struct setting *s)
         return false;
     if (s->type == FLAG)
         return *(bool *)field(c, s) == *(bool *)field(&d, s);
+    if (s->type == FRACTION)
+        return *(double *)field(c, s) == *(double *)field(&d, s);
     if (s->type == NUMBER || s->type == SIZE)
         return *(uint64_t *)field(c, s) == *(uint64_t *)field(&d, s);
     const char *a = *(const char **)field(c, s), *b = *(const char **)field(&d, s);
@@ -297,6 +324,8 @@ void config_log(const struct config *given)
             log_info("config", "%s=true", s->name);
         else if (s->type == SECRET)
             log_info("config", "%s=(hidden)", s->name);
+        else if (s->type == FRACTION)
+            log_info("config", "%s=%g", s->name, *(double *)field(&c, s));
         else if (s->type == NUMBER || s->type == SIZE)
             log_info("config", "%s=%llu", s->name, (unsigned long long)*(uint64_t *)field(&c, s));
         else

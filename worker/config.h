@@ -20,11 +20,12 @@
 struct config {
     const char *model, *served_model_name, *chat_template;
     const char *host, *api_key, *api_key_file;
-    const char *device, *cpu_isa, *cpu_math, *kv_dtype, *log_level;
+    const char *device, *dtype, *quantization, *load_format, *cache_dir, *cpu_isa, *cpu_math, *kv_dtype, *log_level;
     uint64_t port, context_length, max_num_seqs, max_num_batched_tokens, max_queue, block_size, kv_bytes,
         threads;
     uint64_t max_body_bytes, max_connections, sse_keepalive_ms, client_timeout_s, drain_timeout_s;
-    bool allow_public, no_prefix_caching, help, version, help_markdown;
+    double gpu_memory_utilization;
+    bool allow_public, no_prefix_caching, deterministic, no_cuda_graphs, help, version, help_markdown;
 };
 
 /* Flags win over STATOR_* variables, which win over defaults. */

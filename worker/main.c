@@ -2,6 +2,8 @@
  *
  *   config -> backend -> model (headers) -> sizes -> weights | tokenizer -> engine -> http -> ready
  *
+ * On a device the sizes come after the weights, when its free memory is known.
+ *
  * Weights are packed by the backend's threads while the tokenizer's tables are built on a thread of their own: together they
  * are nearly all of the time from exec to ready. The io thread runs the endpoint; this thread waits for signals. Everything is
  * undone in reverse order by `stop`, whatever was reached. */
@@ -34,6 +36,7 @@ struct worker {
     struct model *model;
     struct bundle bundle;
     struct sizing sizing;
+    uint32_t max_num_seqs, max_num_batched_tokens; /* as configured, or the device's default */
     struct engine *engine;
     struct http *http;
     struct buf key_text; /* --api-key-file, cut into keys in place */
@@ -84,41 +87,106 @@ static int check_address(const struct worker *w, struct err *e)
                    c->host);
 }
 
-static enum be_type kv_type(const struct config *c)
+static bool on_device(const struct worker *w)
 {
-    return strcmp(c->kv_dtype, "f32") == 0 ? BE_F32 : strcmp(c->kv_dtype, "bf16") == 0 ? BE_BF16 : BE_F16;
+    return w->be->ops->memory != NULL;
+}
+
+static enum be_type kv_type(const struct worker *w)
+{
+    static const struct {
+        const char *name;
+        enum be_type type;
+    } types[] = {{"f16", BE_F16}, {"bf16", BE_BF16}, {"f32", BE_F32}, {"fp8", BE_E4M3}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(w->config.kv_dtype, types[i].name) == 0)
+            return types[i].type;
+    return on_device(w) && strcmp(w->config.dtype, "float16") != 0 ? BE_BF16 : BE_F16;
+}
+
+static int create_backend(struct worker *w, struct err *e)
+{
+    const struct config *c = &w->config;
+    const struct be_options o = {.device = c->device,
+                                 .dtype = c->dtype,
+                                 .quantization = c->quantization,
+                                 .cache_dir = c->cache_dir,
+                                 .deterministic = c->deterministic,
+                                 .no_graphs = c->no_cuda_graphs,
+                                 .threads = (uint32_t)c->threads,
+                                 .cpu_isa = c->cpu_isa,
+                                 .cpu_exact = strcmp(c->cpu_math, "exact") == 0};
+    int st = be_create(&w->be, &o, e);
+    if (st)
+        return st;
+    bool device = on_device(w);
+    w->max_num_seqs = c->max_num_seqs ? (uint32_t)c->max_num_seqs : device ? 256 : 32;
+    w->max_num_batched_tokens = c->max_num_batched_tokens ? (uint32_t)c->max_num_batched_tokens : device ? 2048 : 512;
+    if (w->max_num_batched_tokens < w->max_num_seqs)
+        return err_set(e, ST_EINVAL, "--max-num-batched-tokens: %u is less than --max-num-seqs, %u", w->max_num_batched_tokens,
+                       w->max_num_seqs);
+    return ST_OK;
+}
+
+/* What the device still has for the cache: its share, less what is taken, less what the engine allocates after the cache. */
+static int device_memory(struct worker *w, uint64_t *out, struct err *e)
+{
+    const uint64_t workspace = 256 << 20;
+    uint64_t free_bytes, total, share, reserve;
+    int st = w->be->ops->memory(w->be, &free_bytes, &total);
+    if (st)
+        return err_set(e, st, "the device does not tell its free memory");
+    share = (uint64_t)(w->config.gpu_memory_utilization * (double)total);
+    reserve = (uint64_t)w->max_num_seqs * model_info(w->model)->vocab * sizeof(float) + workspace + (total - free_bytes);
+    *out = share > reserve ? share - reserve : 0;
+    return ST_OK;
+}
+
+static int choose_sizes(struct worker *w, struct err *e)
+{
+    const struct config *c = &w->config;
+    const struct model_info *info = model_info(w->model);
+    struct be_kv_shape shape;
+    model_kv_shape(w->model, (uint32_t)c->block_size, 0, kv_type(w), &shape);
+    struct sizing_input in = {.context_asked = c->context_length,
+                              .kv_bytes_asked = c->kv_bytes,
+                              .context_max = info->context_max,
+                              .block_tokens = c->block_size,
+                              .block_bytes = w->be->ops->kv_block_bytes(w->be, &shape),
+                              .max_num_seqs = w->max_num_seqs,
+                              .device = on_device(w)};
+    if (in.block_bytes == 0)
+        return err_set(e, ST_EUNSUP, "%s: the %s backend has no KV layout for %u heads of %u in %s", info->file,
+                       w->be->ops->name, info->n_kv_heads, info->head_dim, be_type_name(kv_type(w)));
+    if (!in.device) {
+        in.memory_available = sizing_memory_available();
+        in.weight_bytes = info->tensor_bytes;
+    } else {
+        int st = device_memory(w, &in.memory_available, e);
+        if (st)
+            return st;
+    }
+    return sizing_choose(&w->sizing, &in, e);
 }
 
 static int open_model(struct worker *w, struct err *e)
 {
     const struct config *c = &w->config;
-    const struct be_options o = {.device = c->device,
-                                 .threads = (uint32_t)c->threads,
-                                 .cpu_isa = c->cpu_isa,
-                                 .cpu_exact = strcmp(c->cpu_math, "exact") == 0};
-    int st = be_create(&w->be, &o, e);
-    st = st ? st : model_open(&w->model, c->model, e);
+    int st = create_backend(w, e);
+    if (!st)
+        st = strcmp(c->load_format, "dummy") == 0 ? model_open_dummy(&w->model, c->model, e)
+                                                   : model_open(&w->model, c->model, e);
+    if (!st && !on_device(w))
+        st = choose_sizes(w, e);
     if (st)
         return st;
     const struct model_info *info = model_info(w->model);
-    struct be_kv_shape shape;
-    model_kv_shape(w->model, (uint32_t)c->block_size, 0, kv_type(c), &shape);
-    const struct sizing_input in = {.context_asked = c->context_length,
-                                    .kv_bytes_asked = c->kv_bytes,
-                                    .context_max = info->context_max,
-                                    .block_tokens = c->block_size,
-                                    .block_bytes = w->be->ops->kv_block_bytes(w->be, &shape),
-                                    .memory_available = sizing_memory_available(),
-                                    .weight_bytes = info->tensor_bytes,
-                                    .max_num_seqs = c->max_num_seqs};
-    if (in.block_bytes == 0)
-        return err_set(e, ST_EUNSUP, "%s: no KV layout for %u heads of %u", info->file, info->n_kv_heads,
-                       info->head_dim);
-    st = sizing_choose(&w->sizing, &in, e);
-    if (!st)
-        log_info("main", "%s: %s %s, %.1f M parameters; %s", info->file, info->arch, info->quant,
-                 (double)info->n_params / 1e6, be_describe(w->be));
-    return st;
+    if (c->context_length > info->context_max)
+        return err_set(e, ST_EINVAL, "--context-length: %llu is above the model's %u", (unsigned long long)c->context_length,
+                       info->context_max);
+    log_info("main", "%s: %s %s, %.1f M parameters; %s", info->file, info->arch, info->quant, (double)info->n_params / 1e6,
+             be_describe(w->be));
+    return ST_OK;
 }
 
 /* A bar on a terminal, a line per tenth elsewhere; nothing for models that load at once. */
@@ -160,15 +228,17 @@ static void *open_bundle(void *arg)
     struct bundle_job *j = arg;
     struct worker *w = j->w;
     j->status =
-        bundle_open(&w->bundle, w->config.model, model_gguf(w->model), w->config.chat_template, &j->err);
+        bundle_open(&w->bundle, w->config.model, model_gguf(w->model), w->config.chat_template,
+                    strcmp(w->config.load_format, "dummy") == 0 ? model_info(w->model)->vocab : 0, &j->err);
     return NULL;
 }
 
 static int load_model(struct worker *w, struct err *e)
 {
     struct progress progress = {.started_ns = clock_now_ns()};
-    const struct model_load_options o = {.max_context = w->sizing.context_length,
-                                         .max_rows = (uint32_t)w->config.max_num_batched_tokens,
+    const struct model_load_options o = {.max_context = on_device(w) ? (uint32_t)w->config.context_length
+                                                                    : w->sizing.context_length,
+                                         .max_rows = w->max_num_batched_tokens,
                                          .progress = show_progress,
                                          .user = &progress};
     struct bundle_job job = {.w = w};
@@ -184,7 +254,7 @@ static int load_model(struct worker *w, struct err *e)
         if (e)
             *e = job.err;
     }
-    return st;
+    return st || !on_device(w) ? st : choose_sizes(w, e);
 }
 
 static void add_eog(struct worker *w, int32_t id)
@@ -201,13 +271,13 @@ static int start_engine(struct worker *w, struct err *e)
     const struct config *c = &w->config;
     const struct engine_options o = {.be = w->be,
                                      .model = w->model,
-                                     .max_num_seqs = (uint32_t)c->max_num_seqs,
-                                     .max_num_batched_tokens = (uint32_t)c->max_num_batched_tokens,
+                                     .max_num_seqs = w->max_num_seqs,
+                                     .max_num_batched_tokens = w->max_num_batched_tokens,
                                      .max_queue = (uint32_t)c->max_queue,
                                      .block_tokens = (uint32_t)c->block_size,
                                      .n_blocks = w->sizing.n_blocks,
                                      .context_length = w->sizing.context_length,
-                                     .kv_type = kv_type(c),
+                                     .kv_type = kv_type(w),
                                      .prefix_caching = !c->no_prefix_caching};
     int st = engine_create(&w->engine, &o, e);
     return st ? st : engine_start(w->engine, e);
@@ -290,10 +360,12 @@ static void print_ready(const struct worker *w, int64_t started_ns)
     snprintf(url, sizeof url, "http://%s%s%s:%u", v6 ? "[" : "", host, v6 ? "]" : "", http_port(w->http));
     printf("ready: %.*s on %s, %.0f ms after start\n\n", (int)w->names[0].n, w->names[0].p, url,
            (double)(clock_now_ns() - started_ns) / NS_PER_MS);
-    printf("curl -s %s/v1/chat/completions -H 'Content-Type: application/json' %s\\\n"
-           "  -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is gravity?\"}], \"temperature\": "
-           "0, \"max_tokens\": 40}'\n",
-           url, w->n_keys ? "-H \"Authorization: Bearer $KEY\" " : "");
+    bool chat = w->bundle.chat != NULL;
+    printf("curl -s %s/v1/%scompletions -H 'Content-Type: application/json' %s\\\n"
+           "  -d '{%s, \"temperature\": 0, \"max_tokens\": 40}'\n",
+           url, chat ? "chat/" : "", w->n_keys ? "-H \"Authorization: Bearer $KEY\" " : "",
+           chat ? "\"messages\": [{\"role\": \"user\", \"content\": \"What is gravity?\"}]"
+                : "\"prompt\": \"Gravity is\"");
     fflush(stdout);
 }
 

@@ -1,5 +1,7 @@
-/* The pool is address space until blocks are written, so a generous default costs nothing at start; half of what is free, at most
- * 4 GiB, leaves room for others on a shared machine. A pool that cannot hold one full context would accept requests that can
+/* On a host the pool is address space until blocks are written, so a generous default costs nothing at start; half of what is
+ * free, at most 4 GiB, leaves room for others on a shared machine. A device is ours: the pool takes all that its share leaves.
+ *
+ * A pool that cannot hold one full context would accept requests that can
  * never run: then the context shrinks if it was ours to choose, and the start fails if it was the user's. */
 #include "sizing.h"
 
@@ -43,6 +45,8 @@ static uint64_t blocks_for(const struct sizing_input *in, uint64_t tokens)
 
 static uint64_t default_kv_bytes(const struct sizing_input *in)
 {
+    if (in->device)
+        return in->memory_available;
     uint64_t rest = in->memory_available > in->weight_bytes ? in->memory_available - in->weight_bytes : 0;
     uint64_t max = (uint64_t)DEFAULT_KV_MAX_GIB << 30;
     return rest / 2 < max ? rest / 2 : max;
@@ -52,7 +56,10 @@ int sizing_choose(struct sizing *out, const struct sizing_input *in, struct err 
 {
     uint64_t kv = in->kv_bytes_asked ? in->kv_bytes_asked : default_kv_bytes(in);
     uint64_t n = kv / in->block_bytes;
-    const char *kv_why = in->kv_bytes_asked ? "--kv-bytes" : "half of the free memory, at most 4 GiB";
+    bool ours = in->device && !in->kv_bytes_asked;
+    const char *kv_why = in->kv_bytes_asked ? "--kv-bytes"
+                         : in->device       ? "what --gpu-memory-utilization leaves"
+                                            : "half of the free memory, at most 4 GiB";
     /* More blocks than every sequence at full length could use only help to keep prefixes: twice that is plenty. */
     uint64_t context = in->context_asked ? in->context_asked : in->context_max, most;
     if (!in->kv_bytes_asked &&
@@ -61,9 +68,9 @@ int sizing_choose(struct sizing *out, const struct sizing_input *in, struct err 
     if (n > UINT32_MAX / in->block_tokens)
         n = UINT32_MAX / in->block_tokens;
     if (n == 0)
-        return err_set(e, ST_ENOMEM,
-                       "--kv-bytes: %" PRIu64 " bytes hold no KV block (%" PRIu64 " bytes each)", kv,
-                       in->block_bytes);
+        return err_set(e, ST_ENOMEM, "%s: %" PRIu64 " bytes hold no KV block (%" PRIu64 " bytes each)%s",
+                       ours ? "--gpu-memory-utilization" : "--kv-bytes", kv, in->block_bytes,
+                       ours ? ": raise it, or lower --max-num-batched-tokens or --max-num-seqs" : "");
     if (context > in->context_max)
         return err_set(e, ST_EINVAL, "--context-length: %" PRIu64 " is above the model's %" PRIu64, context,
                        in->context_max);

@@ -13,6 +13,7 @@
 
 #include "status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct sizing_input {
@@ -20,8 +21,9 @@ struct sizing_input {
     uint64_t kv_bytes_asked; /* 0 = choose */
     uint64_t context_max;    /* of the model */
     uint64_t block_tokens, block_bytes;
-    uint64_t memory_available; /* bytes, before the weights are loaded */
-    uint64_t weight_bytes;
+    uint64_t memory_available; /* bytes: of a host before the weights are loaded, of a device after it */
+    uint64_t weight_bytes;     /* still to be taken from it */
+    bool device;               /* all of memory_available is for the cache */
     uint64_t max_num_seqs;
 };
 

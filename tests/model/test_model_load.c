@@ -57,6 +57,36 @@ static int try_load(const char *path, struct err *e)
     return rc;
 }
 
+static void dummy_weights_follow_the_numbers_alone(void **state)
+{
+    (void)state;
+    struct hparams h = {.arch = "llama", .name = "tiny", .n_layers = 2, .d = 64, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16,
+                        .ffn = 96, .vocab = 100, .context_max = 64, .rot_dim = 16, .rms_eps = 1e-5, .rope_theta = 1e4, .bos = -1};
+    struct be_options o = {.device = "cpu", .threads = 1};
+    struct model_load_options load = {.max_rows = 8};
+    struct model *m[3] = {0};
+    struct be *be = NULL;
+    struct err e = {0};
+    assert_int_equal(be_create(&be, &o, &e), ST_OK);
+    for (int i = 0; i < 3; i++) {
+        h.ffn = i == 2 ? 128 : 96;
+        if (model_open_hparams(&m[i], &h, &e) != ST_OK || model_load(m[i], be, &load, &e) != ST_OK)
+            fail_msg("%s", e.text);
+    }
+    const struct model_info *a = model_info(m[0]), *b = model_info(m[1]), *c = model_info(m[2]);
+    assert_memory_equal(a->fingerprint, b->fingerprint, sizeof a->fingerprint);
+    assert_memory_not_equal(a->fingerprint, c->fingerprint, sizeof a->fingerprint);
+    assert_int_equal(a->n_params, 2 * (64 * 12 * 16 + 3 * 64 * 96 + 2 * 64) + 2 * 64 * 100 + 64);
+    assert_true(model_weight_bytes(m[0]) >= 2 * a->n_params);
+    for (int i = 0; i < 3; i++)
+        model_destroy(m[i]);
+    be_destroy(be);
+    h.n_heads = 3;
+    assert_int_equal(model_open_hparams(&m[0], &h, &e), ST_EFORMAT);
+    snprintf(h.arch, sizeof h.arch, "mamba");
+    assert_int_equal(model_open_hparams(&m[0], &h, &e), ST_EUNSUP);
+}
+
 static void info_says_what_the_file_is(void **state)
 {
     (void)state;
@@ -264,6 +294,7 @@ static int drop_temp(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dummy_weights_follow_the_numbers_alone),
         cmocka_unit_test(info_says_what_the_file_is),
         cmocka_unit_test(fingerprints_tell_models_apart),
         cmocka_unit_test(progress_ends_at_the_total),

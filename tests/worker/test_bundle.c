@@ -77,7 +77,7 @@ static void check(const char *template_path, const char *expected)
 {
     struct bundle b;
     struct err e = {0};
-    assert_int_equal(bundle_open(&b, folder, NULL, template_path, &e), ST_OK);
+    assert_int_equal(bundle_open(&b, folder, NULL, template_path, 0, &e), ST_OK);
     assert_string_equal(b.name, strrchr(folder, '/') + 1);
     if (expected)
         render(&b, expected);
@@ -110,7 +110,7 @@ static void refuse(const char *template_path, const char *part)
 {
     struct bundle b;
     struct err e = {0};
-    assert_true(bundle_open(&b, folder, NULL, template_path, &e) < 0);
+    assert_true(bundle_open(&b, folder, NULL, template_path, 0, &e) < 0);
     assert_non_null(strstr(e.text, part));
     assert_null(b.tok);
 }
@@ -141,7 +141,7 @@ static void a_failed_allocation_leaves_nothing(void **state)
     do {
         struct bundle b;
         mem_fail_after(++n);
-        st = bundle_open(&b, folder, NULL, NULL, NULL);
+        st = bundle_open(&b, folder, NULL, NULL, 0, NULL);
         mem_fail_after(0);
         if (!st)
             bundle_close(&b);
@@ -168,7 +168,7 @@ static void the_default_model_has_all_parts(void **state)
     }
     struct bundle b;
     struct err e = {0};
-    assert_int_equal(bundle_open(&b, path, g, NULL, &e), ST_OK);
+    assert_int_equal(bundle_open(&b, path, g, NULL, 0, &e), ST_OK);
     gguf_close(g);
     assert_string_equal(b.name, "SmolLM2-135M-Instruct.Q4_1");
     assert_string_equal(b.bos, "<|im_start|>");
@@ -182,9 +182,35 @@ static void the_default_model_has_all_parts(void **state)
     bundle_close(&b);
 }
 
+static void dummy_tokens_are_bytes_then_numbers(void **state)
+{
+    (void)state;
+    struct tok *t = NULL;
+    struct err e = {0};
+    tok_t ids[8];
+    size_t n = 0;
+    struct buf out = {0};
+    assert_int_equal(bundle_byte_tok(&t, 1000, &e), ST_OK);
+    assert_int_equal(tok_vocab_size(t), 1000);
+    assert_int_equal(tok_encode(t, STR_LIT("a \n\xc3\xa9"), 0, ids, 8, &n), ST_OK);
+    assert_int_equal(n, 5);
+    assert_int_equal(ids[0], 'a');
+    assert_int_equal(ids[1], ' ');
+    assert_int_equal(ids[2], '\n');
+    assert_int_equal(ids[3], 0xc3);
+    ids[5] = 256;
+    ids[6] = 999;
+    assert_int_equal(tok_decode(t, ids, 7, false, &out), ST_OK);
+    buf_put(&out, "", 1);
+    assert_string_equal(out.p, "a \n\xc3\xa9 <256> <999>");
+    buf_fini(&out);
+    tok_destroy(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dummy_tokens_are_bytes_then_numbers),
         cmocka_unit_test(the_template_is_found_where_models_keep_it),
         cmocka_unit_test(bad_files_are_refused_by_name),
         cmocka_unit_test(a_failed_allocation_leaves_nothing),

@@ -195,7 +195,7 @@ static int llama_load(void **out, const struct hparams *h, const struct arch_lim
         mem_free(m);
         return err_set(p->e, ST_ENOMEM, "out of memory for %" PRIu32 " layers", h->n_layers);
     }
-    struct names n = {.hf = p->src->st != NULL};
+    struct names n = {.hf = p->src->gguf == NULL};
     m->embed = matrix(p, &n, BE_USE_EMBED, EMBED, h->vocab, h->d);
     for (n.layer = 0; n.layer < h->n_layers && p->rc == ST_OK; n.layer++)
         load_layer(m, &m->layers[n.layer], &n, p);

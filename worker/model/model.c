@@ -4,8 +4,7 @@
  * numbers that the forward uses, each tensor's name, type and shape, and the first and last 4 KiB of its
  * bytes: a different training run differs everywhere, while hashing all bytes of a large model would cost
  * seconds at each start. */
-#include "model.h"
-#include "arch.h"
+#include "model_state.h"
 #include "hash.h"
 #include "mem.h"
 
@@ -15,15 +14,6 @@
 #include <string.h>
 
 enum { SAMPLE_BYTES = 4096 };
-
-struct model {
-    struct source src;
-    struct hparams h;
-    struct model_info info;
-    const struct arch *arch;
-    void *net; /* the family's own; NULL before load */
-    uint32_t max_context, max_rows;
-};
 
 _Static_assert((int)MODEL_EOS_MAX == (int)HPARAMS_EOS_MAX, "one list of end tokens");
 _Static_assert((int)MODEL_FINGERPRINT_BYTES == (int)HASH_BYTES, "one hash");
@@ -84,6 +74,7 @@ static void fingerprint(struct model *m)
     hash_double(&h, p->rope_low);
     hash_double(&h, p->rope_high);
     hash_u64(&h, p->tied);
+    hash_u64(&h, m->src.dummy);
     for (uint32_t i = 0; i < source_n_tensors(&m->src); i++)
         hash_tensor(&h, source_tensor_at(&m->src, i));
     hash_final(&h, m->info.fingerprint);
@@ -96,6 +87,16 @@ static bool in_layer(struct str name)
         if (name.p[i] >= '0' && name.p[i] <= '9')
             return true;
     return false;
+}
+
+static void count_dummy(struct model *m)
+{
+    const struct hparams *h = &m->h;
+    uint64_t d = h->d, heads = (uint64_t)2 * h->n_heads + (uint64_t)2 * h->n_kv_heads;
+    uint64_t layer = d * heads * h->head_dim + 3 * d * h->ffn + 2 * d;
+    m->info.n_params = h->n_layers * layer + (h->tied ? 1 : 2) * d * h->vocab + d;
+    m->info.tensor_bytes = 2 * m->info.n_params;
+    m->info.quant = "BF16, random";
 }
 
 /* Sums over tensors, and the type that the matrices of the layers have most. */
@@ -113,6 +114,8 @@ static void count_tensors(struct model *m)
         if (t->type >= 0 && t->n_dims == 2 && in_layer(t->name))
             by_type[t->type] += n;
     }
+    if (m->src.dummy)
+        count_dummy(m);
     uint64_t best = 0;
     for (int i = 0; i < BE_TYPE_COUNT; i++) {
         if (by_type[i] > best) {
@@ -164,12 +167,14 @@ static int settle_vocab(struct model *m, struct err *e)
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
-int model_open(struct model **out, const char *path, struct err *e)
+int model_begin(struct model **out, const char *path, struct err *e)
 {
-    struct model *m = mem_zalloc(1, sizeof *m);
-    if (m == NULL)
-        return err_set(e, ST_ENOMEM, "%s: out of memory", path);
-    int rc = source_open(&m->src, path, &m->h, e);
+    *out = mem_zalloc(1, sizeof **out);
+    return *out != NULL ? ST_OK : err_set(e, ST_ENOMEM, "%s: out of memory", path);
+}
+
+int model_finish(struct model *m, int rc, struct err *e)
+{
     if (rc == ST_OK)
         rc = settle_vocab(m, e);
     if (rc != ST_OK) {
@@ -179,8 +184,25 @@ int model_open(struct model **out, const char *path, struct err *e)
     m->arch = arch_find(m->h.arch); /* the readers of hparams refuse names that it does not know */
     assert(m->arch != NULL);
     describe(m);
-    *out = m;
     return ST_OK;
+}
+
+int model_open_hparams(struct model **out, const struct hparams *h, struct err *e)
+{
+    struct model *m = NULL;
+    const char *name = h->name[0] != 0 ? h->name : h->arch;
+    int rc = model_begin(&m, name, e);
+    if (rc != ST_OK)
+        return rc;
+    m->h = *h;
+    rc = arch_find(h->arch) != NULL ? hparams_check(h, name, e)
+                                    : err_set(e, ST_EUNSUP, "%s: architecture '%s' is unknown", name, h->arch);
+    if (rc == ST_OK)
+        rc = source_open_dummy(&m->src, name, e);
+    rc = model_finish(m, rc, e);
+    if (rc == ST_OK)
+        *out = m;
+    return rc;
 }
 
 void model_destroy(struct model *m)
@@ -217,6 +239,7 @@ int model_load(struct model *m, struct be *be, const struct model_load_options *
                      .e = e,
                      .total = m->info.tensor_bytes};
     int rc = m->arch->load(&m->net, &m->h, &limits, &p);
+    dummy_fini(&p.dummy);
     if (rc != ST_OK)
         return rc;
     /* Tensors that no weight asked for (a second copy of a tied head) leave the count short. */

@@ -30,6 +30,7 @@
 
 #include "backend.h"
 #include "gguf.h"
+#include "hparams.h"
 
 enum { MODEL_EOS_MAX = 16, MODEL_FINGERPRINT_BYTES = 32 };
 
@@ -64,6 +65,9 @@ struct model_load_options {
 
 /* `path`: a .gguf file, or a folder with config.json and model*.safetensors. */
 int model_open(struct model **out, const char *path, struct err *e);
+/* Random weights in the shapes of a folder's config.json, or of `h`; nothing else is read. For benchmarks. */
+int model_open_dummy(struct model **out, const char *path, struct err *e);
+int model_open_hparams(struct model **out, const struct hparams *h, struct err *e);
 void model_destroy(struct model *m); /* NULL ok */
 const struct model_info *model_info(const struct model *m);
 /* The file's metadata, for the tokenizer; NULL for a folder. Valid as long as the model. */

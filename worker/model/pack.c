@@ -45,6 +45,29 @@ static void account(struct pack *p, const struct tensor *t)
         p->progress(p->user, p->done, p->total);
 }
 
+/* Random matrices in place of a group of the file's. */
+static bool fill_parts(struct pack *p, const struct pack_part *parts, uint64_t k, struct be_weight_desc *d)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < d->n_parts; i++)
+        n += parts[i].rows * k;
+    if (dummy_reserve(&p->dummy, n) != ST_OK) {
+        p->rc = err_set(p->e, ST_ENOMEM, "%s: out of memory", parts[0].name);
+        return false;
+    }
+    n = 0;
+    for (uint32_t i = 0; i < d->n_parts; i++) {
+        dummy_fill(&p->dummy, n, parts[i].rows, k, parts[i].name);
+        d->parts[i] =
+            (struct be_part){.type = BE_BF16, .rows = (uint32_t)parts[i].rows, .data = p->dummy.data + n};
+        n += parts[i].rows * k;
+    }
+    p->done += n * sizeof *p->dummy.data;
+    if (p->progress != NULL)
+        p->progress(p->user, p->done < p->total ? p->done : p->total, p->total);
+    return true;
+}
+
 static struct be_weight *create(struct pack *p, const struct be_weight_desc *d)
 {
     struct be_weight *w = NULL;
@@ -74,6 +97,8 @@ struct be_weight *pack_matrix(struct pack *p, enum be_weight_use use, const stru
         d.rot_dim = p->rot_dim;
         d.rope_interleaved = p->rope_interleaved;
     }
+    if (p->src->dummy)
+        return fill_parts(p, parts, k, &d) ? create(p, &d) : NULL;
     for (uint32_t i = 0; i < n_parts; i++) {
         t[i] = need(p, parts[i].name, parts[i].rows, k);
         if (t[i] == NULL)
@@ -88,8 +113,28 @@ struct be_weight *pack_matrix(struct pack *p, enum be_weight_use use, const stru
     return w;
 }
 
+/* What a norm's gain is about in a trained model. */
+static struct be_weight *unit_vector(struct pack *p, const char *name, uint64_t n)
+{
+    float *ones = p->rc == ST_OK ? mem_zalloc(n, sizeof *ones) : NULL;
+    if (ones == NULL) {
+        if (p->rc == ST_OK)
+            p->rc = err_set(p->e, ST_ENOMEM, "%s: out of memory", name);
+        return NULL;
+    }
+    for (uint64_t i = 0; i < n; i++)
+        ones[i] = 1;
+    struct be_weight_desc d = {.use = BE_USE_VECTOR, .k = (uint32_t)n, .n_parts = 1, .name = name};
+    d.parts[0] = (struct be_part){.type = BE_F32, .rows = 1, .data = ones};
+    struct be_weight *w = create(p, &d);
+    mem_free(ones);
+    return w;
+}
+
 struct be_weight *pack_vector(struct pack *p, const char *name, uint64_t n)
 {
+    if (p->src->dummy)
+        return unit_vector(p, name, n);
     const struct tensor *t = p->rc == ST_OK ? need(p, name, 0, n) : NULL;
     if (t == NULL)
         return NULL;

@@ -13,6 +13,7 @@
 #ifndef STATOR_PACK_H
 #define STATOR_PACK_H
 
+#include "dummy.h"
 #include "source.h"
 
 struct pack {
@@ -25,6 +26,7 @@ struct pack {
     struct err *e;
     int rc;
     size_t done, total; /* bytes of tensors: packed so far, in the files */
+    struct dummy dummy; /* where the source has no tensors; the owner of the pack calls dummy_fini */
 };
 
 /* One matrix of a group. */
