@@ -1,6 +1,6 @@
 /* The registry of backends. The CPU is part of the program; CUDA is a plug-in, libstator_cuda.so beside the executable, so that
- * the program starts anywhere. A device that is not there is refused here in plain words; "auto" takes the best that is, and says in
- * the log why it was not the better one. */
+ * the program starts anywhere. A device that is not there is refused here in plain words; "auto" takes the best that is, and
+ * says in the log why it was not the better one. */
 #define _GNU_SOURCE
 #include "be_plugin.h"
 #include "cpu_backend.h"

@@ -1,8 +1,8 @@
 /* On a host the pool is address space until blocks are written, so a generous default costs nothing at start; half of what is
  * free, at most 4 GiB, leaves room for others on a shared machine. A device is ours: the pool takes all that its share leaves.
  *
- * A pool that cannot hold one full context would accept requests that can
- * never run: then the context shrinks if it was ours to choose, and the start fails if it was the user's. */
+ * A pool that cannot hold one full context would accept requests that can never run: then the context shrinks if it was ours
+ * to choose, and the start fails if it was the user's. */
 #include "sizing.h"
 
 #include <inttypes.h>

@@ -1,6 +1,6 @@
 /* The CUDA runtime, each call checked in one place: the first failure is kept with the call's name and what the runtime said,
- * and nothing is asked of the device after it. An error of a kernel shows at a later call, most often a wait: CUDA_LAUNCH_BLOCKING=1
- * finds the kernel. */
+ * and nothing is asked of the device after it. An error of a kernel shows at a later call, most often a wait:
+ * CUDA_LAUNCH_BLOCKING=1 finds the kernel. */
 #include "gpu.h"
 
 #include "mem.h"

@@ -85,9 +85,30 @@ static void any_choice_holds_one_context(void **state)
     assert_true(sizing_memory_available() > 0);
 }
 
+static void a_device_gives_all_that_is_left(void **state)
+{
+    (void)state;
+    struct sizing_input in = base;
+    struct sizing s;
+    struct err e = {0};
+    in.device = true;
+    in.weight_bytes = 0;
+    in.context_max = 131072;
+    in.memory_available = UINT64_C(10) << 30;
+    assert_int_equal(sizing_choose(&s, &in, &e), ST_OK);
+    assert_int_equal(s.n_blocks, (UINT64_C(10) << 30) / (360 << 10));
+    assert_int_equal(s.context_length, 131072);
+    assert_non_null(strstr(s.why, "--gpu-memory-utilization"));
+    in.memory_available = 1000;
+    assert_int_equal(sizing_choose(&s, &in, &e), ST_ENOMEM);
+    assert_string_equal(e.text, "--gpu-memory-utilization: 1000 bytes hold no KV block (368640 bytes each): raise it, or lower "
+                                "--max-num-batched-tokens or --max-num-seqs");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_device_gives_all_that_is_left),
         cmocka_unit_test(defaults_take_the_models_context),
         cmocka_unit_test(little_memory_shrinks_the_context),
         cmocka_unit_test(what_cannot_be_is_refused_by_name),
