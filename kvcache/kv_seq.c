@@ -1,7 +1,7 @@
 /* Two sequences may compute the same block at the same time. The second to commit finds the identity taken. It keeps its own
  * copy in its table (a later step may already name it) and stays apart: from there on it indexes nothing while it runs. At
- * release, when no step names its blocks any more, its table is led over to the index's blocks, its own copies fall free and
- * its later blocks are indexed behind them.
+ * release, when no step to come names its blocks, its table is led over to the index's blocks, its own copies fall free and its
+ * later blocks are indexed behind them. A step still under way may read and write what falls free: README.md, rule 1.
  *
  * This is what keeps one simple invariant true: who holds an indexed block holds the indexed path to it. So a cached block
  * never has a pinned descendant, free + cached is exactly what can be had, and the least recently used block is a leaf.

@@ -35,7 +35,8 @@ uint32_t kv_seq_match(struct kv_seq *s, struct kv_prefix *x, uint32_t max_tokens
 int kv_seq_extend(struct kv_seq *s, struct kv_prefix *x, uint32_t n_tokens);
 /* The step that filled positions below n_tokens has completed: full blocks become immutable and are indexed. */
 void kv_seq_commit(struct kv_seq *s, struct kv_prefix *x, uint32_t n_tokens);
-/* Lets go of every block; what is full and indexed stays cached. */
+/* Lets go of every block; what is full and indexed stays cached. Steps may be under way in the blocks: no step launched from
+ * now on is for this table, and what those fill behind the last commit is never indexed. */
 void kv_seq_release(struct kv_seq *s, struct kv_prefix *x);
 
 uint32_t kv_seq_blocks_for(uint32_t n_tokens, uint32_t block_tokens);

@@ -5,9 +5,12 @@
  * a lost or doubled row anywhere in the past gives other tokens. fake_reference draws the same tokens from the tokens alone,
  * with no blocks, batches or steps: it is the one-at-a-time run.
  *
- * Owns     its KV and logits. One per engine.
+ * It is as late as a backend may be: a step runs inside its wait_step, on copies made in its end_step, which then spoils the
+ * caller's arrays. Until wait_step the results are poison. It asserts what backend.h asks of a caller.
+ *
+ * Owns     its KV and logits, and the copies of the steps under way. One per engine.
  * Threads  the engine's thread, but for the knobs, which are set before start or are atomic.
- * Bounds   FAKE_VOCAB tokens.
+ * Bounds   FAKE_VOCAB tokens, FAKE_SEQS_MAX sequences, FAKE_DEPTH_MAX steps under way.
  */
 #ifndef STATOR_TEST_FAKE_BE_H
 #define STATOR_TEST_FAKE_BE_H
@@ -18,23 +21,39 @@
 #include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { FAKE_VOCAB = 97 };
+enum { FAKE_VOCAB = 97, FAKE_SEQS_MAX = 16, FAKE_DEPTH_MAX = 2 };
+
+/* What one step was given, in memory of our own. */
+struct fake_step {
+    struct be_batch b;
+    float *logits;
+    struct op_sample sample; /* n_rows 0: none */
+};
 
 struct fake_be {
     struct be be;
+    struct be_ops ops;
     struct be_kv_shape kv_shape;
     uint64_t *kv; /* [n_blocks * block_tokens] */
     uint32_t max_rows, max_seqs;
-    uint64_t steps;
-    uint64_t fail_at; /* the step (1 = first) whose forward fails, and all after it; 0 = never */
-    enum { FAKE_FAIL_FORWARD, FAKE_FAIL_BEGIN, FAKE_FAIL_END, FAKE_FAIL_SAMPLE } fail_where;
-    uint64_t broken_seed; /* a request with this seed draws no token at its 3rd one; 0 = none */
-    long step_ns;         /* how long a step takes */
+    uint32_t depth;     /* knob: steps under way at once; 0 = 1 */
+    uint64_t fail_call; /* knob: this call (1 = first) of begin, forward, sample, end, wait fails; 0 = none */
+    bool fail_once;     /* knob: only that one; otherwise each after it as well */
+    uint64_t broken_seed; /* knob: a request with this seed draws no token at its 3rd one; 0 = none */
+    long step_ns;         /* knob: how long a step takes */
     atomic_uint wakes;
+    uint64_t calls;
     bool in_step;
+    const struct be_batch *given; /* by begin_step; of the step being built */
+    struct fake_step next;        /* the step being built: still the caller's arrays */
+    struct fake_step queue[FAKE_DEPTH_MAX];
+    uint32_t n_queued, most_queued;
+    int32_t prev[FAKE_SEQS_MAX]; /* tokens of the step that ran last */
+    uint32_t n_prev;
 };
 
 static inline uint64_t fake_mix(uint64_t a, uint64_t b)
@@ -109,6 +128,7 @@ static inline int fake_kv_create(struct be *be, const struct be_kv_shape *s, str
 static inline void fake_kv_destroy(struct be *be, struct be_kv *kv)
 {
     (void)kv;
+    assert(fake_of(be)->n_queued == 0);
     mem_free(fake_of(be)->kv);
 }
 
@@ -124,26 +144,99 @@ static inline void fake_buffer_destroy(struct be *be, void *p)
     mem_free(p);
 }
 
-static inline bool fake_fails(const struct fake_be *f, int where)
-{
-    return f->fail_at && f->steps >= f->fail_at && (int)f->fail_where == where;
-}
-
 static inline void fake_wake(struct be *be)
 {
     atomic_fetch_add(&fake_of(be)->wakes, 1);
 }
 
+/* ---- launching: nothing runs yet ----------------------------------------------------------------------------------- */
+
+static inline bool fake_fails(struct fake_be *f)
+{
+    f->calls++;
+    return f->fail_call && (f->fail_once ? f->calls == f->fail_call : f->calls >= f->fail_call);
+}
+
 static inline int fake_begin(struct be *be, const struct be_batch *b)
 {
-    (void)b;
     struct fake_be *f = fake_of(be);
-    assert(!f->in_step);
-    f->steps++;
-    if (fake_fails(f, FAKE_FAIL_BEGIN))
+    assert(!f->in_step && f->n_queued < f->ops.depth);
+    if (fake_fails(f))
         return ST_EDEVICE;
     f->in_step = true;
+    f->given = b;
+    f->next = (struct fake_step){.logits = NULL};
     return ST_OK;
+}
+
+static inline int fake_forward(void *ctx, const struct be_batch *b, struct be_kv *kv, float *logits)
+{
+    struct fake_be *f = ctx;
+    assert(f->in_step && b == f->given && kv == (struct be_kv *)f && b->n_rows > 0 &&
+           b->n_rows <= f->max_rows);
+    if (fake_fails(f))
+        return ST_EDEVICE;
+    f->next.b = *b;
+    f->next.logits = logits;
+    return ST_OK;
+}
+
+static inline int fake_sample(struct be *be, const struct op_sample *p)
+{
+    struct fake_be *f = fake_of(be);
+    assert(f->in_step && p->vocab == FAKE_VOCAB && p->n_rows > 0 && p->n_rows <= f->max_seqs);
+    if (fake_fails(f))
+        return ST_EDEVICE;
+    f->next.sample = *p;
+    memset(p->out, 0xa5, p->n_rows * sizeof *p->out);
+    return ST_OK;
+}
+
+/* `more` elements longer than what is copied. */
+static inline void *fake_copy(const void *p, uint32_t n, uint32_t more, size_t size)
+{
+    void *copy = malloc((n + more + 1) * size);
+    assert(copy);
+    if (n > 0)
+        memcpy(copy, p, n * size);
+    return copy;
+}
+
+static inline void fake_spoil(const void *p, uint32_t n, size_t size)
+{
+    if (n > 0)
+        memset((void *)(uintptr_t)p, 0xee, n * size);
+}
+
+static inline void fake_take_batch(struct be_batch *b)
+{
+    struct be_batch given = *b;
+    struct be_span *spans = fake_copy(given.spans, given.n_spans, 0, sizeof *spans);
+    for (uint32_t i = 0; i < given.n_spans; i++)
+        spans[i].table = fake_copy(spans[i].table, spans[i].n_blocks, 0, sizeof *spans[i].table);
+    b->spans = spans;
+    b->tokens = fake_copy(given.tokens, given.n_rows, 0, sizeof *given.tokens);
+    b->positions = fake_copy(given.positions, given.n_rows, 0, sizeof *given.positions);
+    b->kv_slots = fake_copy(given.kv_slots, given.n_rows, 0, sizeof *given.kv_slots);
+    b->logit_rows = fake_copy(given.logit_rows, given.n_logits, 0, sizeof *given.logit_rows);
+    fake_spoil(given.spans, given.n_spans, sizeof *given.spans);
+    fake_spoil(given.tokens, given.n_rows, sizeof *given.tokens);
+    fake_spoil(given.positions, given.n_rows, sizeof *given.positions);
+    fake_spoil(given.kv_slots, given.n_rows, sizeof *given.kv_slots);
+    fake_spoil(given.logit_rows, given.n_logits, sizeof *given.logit_rows);
+}
+
+static inline void fake_take_sample(struct op_sample *p)
+{
+    const struct be_sample_row *given = p->rows;
+    struct be_sample_row *rows = fake_copy(given, p->n_rows, 0, sizeof *rows);
+    for (uint32_t i = 0; i < p->n_rows; i++) {
+        rows[i].bias = fake_copy(rows[i].bias, rows[i].n_bias, 0, sizeof *rows[i].bias);
+        rows[i].seen = fake_copy(rows[i].seen, rows[i].n_seen, 1, sizeof *rows[i].seen);
+        rows[i].banned = fake_copy(rows[i].banned, rows[i].n_banned, 0, sizeof *rows[i].banned);
+    }
+    p->rows = rows;
+    fake_spoil(given, p->n_rows, sizeof *given);
 }
 
 static inline int fake_end(struct be *be, struct err *e)
@@ -151,28 +244,17 @@ static inline int fake_end(struct be *be, struct err *e)
     struct fake_be *f = fake_of(be);
     assert(f->in_step);
     f->in_step = false;
-    if (f->step_ns) {
-        struct timespec ts = {.tv_nsec = f->step_ns};
-        nanosleep(&ts, NULL);
-    }
-    return fake_fails(f, FAKE_FAIL_END) ? err_set(e, ST_EDEVICE, "injected") : ST_OK;
-}
-
-static inline int fake_sample(struct be *be, const struct op_sample *p)
-{
-    struct fake_be *f = fake_of(be);
-    assert(f->in_step && p->vocab == FAKE_VOCAB && p->n_rows > 0 && p->n_rows <= f->max_seqs);
-    if (fake_fails(f, FAKE_FAIL_SAMPLE))
-        return ST_EDEVICE;
-    for (uint32_t i = 0; i < p->n_rows; i++) {
-        const struct be_sample_row *r = &p->rows[i];
-        assert(r->logits_row == i);
-        fake_draw(p->logits + (size_t)r->logits_row * FAKE_VOCAB, r, &p->out[i]);
-        if (f->broken_seed && r->seed == f->broken_seed && r->n_seen == 2)
-            p->out[i].token = -1;
-    }
+    if (fake_fails(f))
+        return err_set(e, ST_EDEVICE, "injected");
+    fake_take_batch(&f->next.b);
+    fake_take_sample(&f->next.sample);
+    f->queue[f->n_queued++] = f->next;
+    if (f->most_queued < f->n_queued)
+        f->most_queued = f->n_queued;
     return ST_OK;
 }
+
+/* ---- running: steps one after the other, each in its wait_step ------------------------------------------------------ */
 
 static inline uint64_t *fake_at(struct fake_be *f, const struct be_span *s, uint32_t position)
 {
@@ -181,21 +263,26 @@ static inline uint64_t *fake_at(struct fake_be *f, const struct be_span *s, uint
     return &f->kv[(size_t)s->table[position / bt] * bt + position % bt];
 }
 
-static inline int fake_forward(void *ctx, const struct be_batch *b, struct be_kv *kv, float *logits)
+/* The token that a row of the step before drew; 0 if it drew none. */
+static inline int32_t fake_prev(const struct fake_be *f, uint32_t row)
 {
-    struct fake_be *f = ctx;
-    assert(f->in_step && kv == (struct be_kv *)f && b->n_rows > 0 && b->n_rows <= f->max_rows);
-    if (fake_fails(f, FAKE_FAIL_FORWARD))
-        return ST_EDEVICE;
+    assert(f->ops.depth > 1 && row < f->n_prev);
+    return f->prev[row] < 0 ? 0 : f->prev[row];
+}
+
+static inline void fake_run_batch(struct fake_be *f, const struct be_batch *b, float *logits)
+{
     uint32_t row = 0, want = 0;
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const struct be_span *s = &b->spans[i];
         assert(s->row0 == row && s->n_rows > 0);
         for (uint32_t r = 0; r < s->n_rows; r++, row++) {
             uint32_t pos = s->pos0 + r;
-            assert(b->positions[row] == pos && b->tokens[row] >= 0 && b->tokens[row] < FAKE_VOCAB);
+            int32_t token =
+                b->tokens[row] < 0 ? fake_prev(f, (uint32_t)(-1 - b->tokens[row])) : b->tokens[row];
+            assert(b->positions[row] == pos && token < FAKE_VOCAB);
             assert(&f->kv[b->kv_slots[row]] == fake_at(f, s, pos));
-            f->kv[b->kv_slots[row]] = fake_kv(pos ? *fake_at(f, s, pos - 1) : 0, b->tokens[row], pos);
+            f->kv[b->kv_slots[row]] = fake_kv(pos ? *fake_at(f, s, pos - 1) : 0, token, pos);
         }
         if (want < b->n_logits && b->logit_rows[want] < row) {
             uint32_t pos = s->pos0 + b->logit_rows[want] - s->row0;
@@ -206,20 +293,75 @@ static inline int fake_forward(void *ctx, const struct be_batch *b, struct be_kv
         }
     }
     assert(row == b->n_rows && want == b->n_logits);
-    return ST_OK;
+}
+
+/* The copy has room for one more. */
+static inline void fake_count_prev(struct be_sample_row *r, int32_t token)
+{
+    struct be_seen *seen = (struct be_seen *)(uintptr_t)r->seen;
+    uint32_t i = 0;
+    while (i < r->n_seen && seen[i].token != token)
+        i++;
+    if (i == r->n_seen)
+        seen[r->n_seen++] = (struct be_seen){.token = token};
+    seen[i].n_out++;
+}
+
+static inline void fake_run_sample(struct fake_be *f, const struct op_sample *p)
+{
+    for (uint32_t i = 0; i < p->n_rows; i++) {
+        struct be_sample_row r = p->rows[i];
+        assert(r.logits_row == i);
+        if (r.prev)
+            fake_count_prev(&r, fake_prev(f, r.prev - 1));
+        fake_draw(p->logits + (size_t)r.logits_row * FAKE_VOCAB, &r, &p->out[i]);
+        if (f->broken_seed && r.seed == f->broken_seed && r.n_seen == 2)
+            p->out[i].token = -1;
+    }
+}
+
+static inline void fake_free(struct fake_step *s)
+{
+    for (uint32_t i = 0; i < s->b.n_spans; i++)
+        free((void *)(uintptr_t)s->b.spans[i].table);
+    for (uint32_t i = 0; i < s->sample.n_rows; i++) {
+        free((void *)(uintptr_t)s->sample.rows[i].bias);
+        free((void *)(uintptr_t)s->sample.rows[i].seen);
+        free((void *)(uintptr_t)s->sample.rows[i].banned);
+    }
+    free((void *)(uintptr_t)s->sample.rows);
+    free((void *)(uintptr_t)s->b.spans);
+    free((void *)(uintptr_t)s->b.tokens);
+    free((void *)(uintptr_t)s->b.positions);
+    free((void *)(uintptr_t)s->b.kv_slots);
+    free((void *)(uintptr_t)s->b.logit_rows);
+}
+
+static inline int fake_wait(struct be *be, struct err *e)
+{
+    struct fake_be *f = fake_of(be);
+    assert(!f->in_step && f->n_queued > 0);
+    struct fake_step s = f->queue[0];
+    memmove(f->queue, f->queue + 1, --f->n_queued * sizeof *f->queue);
+    int rc = fake_fails(f) ? err_set(e, ST_EDEVICE, "injected") : ST_OK;
+    if (rc == ST_OK) {
+        if (f->step_ns)
+            nanosleep(&(struct timespec){.tv_nsec = f->step_ns}, NULL);
+        fake_run_batch(f, &s.b, s.logits);
+        fake_run_sample(f, &s.sample);
+    }
+    f->n_prev = s.sample.n_rows;
+    for (uint32_t i = 0; i < f->n_prev; i++)
+        f->prev[i] = rc == ST_OK ? s.sample.out[i].token : -1;
+    fake_free(&s);
+    return rc;
 }
 
 static inline int fake_limits(struct be *be, const struct be_step_limits *l, struct err *e)
 {
     (void)e;
-    assert(l->max_rows == fake_of(be)->max_rows && l->max_logits == fake_of(be)->max_seqs && l->vocab == FAKE_VOCAB);
-    return ST_OK;
-}
-
-static inline int fake_wait(struct be *be, struct err *e)
-{
-    (void)be;
-    (void)e;
+    assert(l->max_rows == fake_of(be)->max_rows && l->max_logits == fake_of(be)->max_seqs &&
+           l->vocab == FAKE_VOCAB);
     return ST_OK;
 }
 
@@ -246,15 +388,20 @@ static inline int fake_engine_create(struct engine **out, struct fake_be *f, str
                             .kv = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 1},
                             .fingerprint = "fake",
                             .fingerprint_bytes = 4};
-    f->be.ops = &fake_ops;
+    assert(o->max_num_seqs <= FAKE_SEQS_MAX && f->depth <= FAKE_DEPTH_MAX);
+    f->ops = fake_ops;
+    f->ops.depth = f->depth ? f->depth : 1;
+    f->be.ops = &f->ops;
     f->max_rows = o->max_num_batched_tokens;
     f->max_seqs = o->max_num_seqs;
     o->be = &f->be;
     return engine_core_create(out, o, &c, e);
 }
 
-/* What a request alone in the world gives: tokens into out[max_tokens], the number returned; *stopped: by a stop token. */
-static inline uint32_t fake_reference(const struct engine_request *r, int32_t *out, bool *stopped)
+/* What a request alone in the world gives: tokens and log-probabilities into out[max_tokens], the number returned; *stopped:
+ * by a stop token. */
+static inline uint32_t fake_reference(const struct engine_request *r, int32_t *out, float *logprobs,
+                                      bool *stopped)
 {
     uint64_t before = 0, h = 0;
     struct be_seen seen[FAKE_VOCAB];
@@ -292,6 +439,7 @@ static inline uint32_t fake_reference(const struct engine_request *r, int32_t *o
             *stopped |= r->stop_tokens[i] == drawn.token;
         if (*stopped)
             break;
+        logprobs[n] = drawn.logprob;
         out[n++] = drawn.token;
     }
     return n;

@@ -1,4 +1,5 @@
-/* Goal: every schedule gives the tokens of the one-at-a-time run. Method: random engines (block size, pool just large enough,
+/* Goal: every schedule gives the tokens and log-probabilities of the one-at-a-time run, whether steps run one by one or two are
+ * under way. Method: random engines (block size, pool just large enough,
  * slots, budget, caching, disturbances) are fed random requests (shared prefixes, salts, penalties, biases, seeds, stop
  * tokens, arrivals, cancels) on a backend whose tokens show any mistake (fake_be.h). After each: no block and no slot is
  * missing, every request got exactly one END, last. A failing seed is printed and replays with it as argument. */
@@ -23,10 +24,12 @@ static struct job jobs[SCHEDULE_JOBS];
 static void check_job(const struct job *j)
 {
     int32_t want[DRIVE_TOKENS_MAX];
+    float logprobs[DRIVE_TOKENS_MAX];
     bool stopped;
-    uint32_t n = fake_reference(&j->r, want, &stopped);
+    uint32_t n = fake_reference(&j->r, want, logprobs, &stopped);
     assert_true(j->n_out <= n);
     assert_memory_equal(j->out, want, j->n_out * sizeof *want);
+    assert_memory_equal(j->logprobs, logprobs, j->n_out * sizeof *logprobs);
     if (j->finish == ENGINE_FINISH_CANCEL) {
         assert_true(j->cancel_after != DRIVE_NEVER || j->cancel_at != DRIVE_NEVER);
         return;
@@ -37,10 +40,10 @@ static void check_job(const struct job *j)
 
 static uint64_t hits, preemptions, cancels;
 
-static void run_schedule(uint64_t seed)
+static void run_schedule(uint64_t seed, uint32_t depth)
 {
     struct engine_options o;
-    struct fake_be f = {0};
+    struct fake_be f = {.depth = depth};
     struct engine *g;
     struct err e = {0};
     schedule_rng = seed;
@@ -72,15 +75,17 @@ static void every_schedule_gives_the_tokens_of_the_lone_run(void **state)
 {
     (void)state;
     uint64_t fresh = (uint64_t)time(NULL) * 1000;
-    if (only_seed) {
-        run_schedule(only_seed);
-        return;
-    }
-    for (uint64_t i = 0; i < SCHEDULES; i++) {
+    for (uint64_t i = 0; i < SCHEDULES && !only_seed; i++) {
         uint64_t seed = i < SCHEDULES / 2 ? i + 1 : fresh + i;
         printf("schedule seed %llu\n", (unsigned long long)seed);
         fflush(stdout);
-        run_schedule(seed);
+        run_schedule(seed, 1);
+        run_schedule(seed, 2);
+    }
+    if (only_seed) {
+        run_schedule(only_seed, 1);
+        run_schedule(only_seed, 2);
+        return;
     }
     printf("%llu tokens from the cache, %llu preemptions, %llu cancels\n", (unsigned long long)hits,
            (unsigned long long)preemptions, (unsigned long long)cancels);

@@ -1,6 +1,6 @@
 /* Goal: the scheduler's promises (scheduler.h), without engine, thread or backend. Method: the few rules that a small case
- * shows, then random loads under a pool that is far too small, every plan checked against every promise. Time is the number
- * of plans: nothing starves when every request ends within a bound. */
+ * shows, then random loads under a pool that is far too small, with one or two steps under way, every plan checked against
+ * every promise. Time is the number of plans: nothing starves when every request ends within a bound. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +13,7 @@
 #include "mem.h"
 #include "scheduler.h"
 
-enum { SLOTS = 24, BT = 16, CONTEXT = 160, BLOCKS_MAX = CONTEXT / BT };
+enum { SLOTS = 24, BT = 16, CONTEXT = 160, BLOCKS_MAX = CONTEXT / BT, DEPTH_MAX = 2 };
 
 struct world {
     struct kv_prefix *kv;
@@ -24,6 +24,8 @@ struct world {
     struct kv_id ids[SLOTS][BLOCKS_MAX];
     uint32_t n_output[SLOTS], max_tokens[SLOTS];
     uint64_t born[SLOTS];
+    struct sched_row rows[DEPTH_MAX][SLOTS]; /* steps under way, oldest first */
+    uint32_t n_rows[DEPTH_MAX], under_way;
 };
 
 static struct world w;
@@ -60,7 +62,7 @@ static void submit(uint32_t slot, uint32_t n_prompt, uint32_t max_tokens, int32_
     for (uint32_t i = 0; i < CONTEXT; i++)
         w.tokens[slot][i] = kind;
     struct sched_seq *q = sched_seq(w.s, slot);
-    *q = (struct sched_seq){.n_prompt = n_prompt, .n_tokens = n_prompt};
+    *q = (struct sched_seq){.n_prompt = n_prompt, .n_tokens = n_prompt, .n_max = n_prompt + max_tokens};
     q->kv = (struct kv_seq){.table = w.table[slot],
                             .ids = w.ids[slot],
                             .tokens = w.tokens[slot],
@@ -73,23 +75,43 @@ static void submit(uint32_t slot, uint32_t n_prompt, uint32_t max_tokens, int32_
     sched_submit(w.s, slot);
 }
 
-/* Carries a plan out; returns how many requests ended. */
-static uint32_t carry_out(const struct sched_plan *p)
+static void launch(const struct sched_plan *p)
+{
+    assert_true(w.under_way < DEPTH_MAX);
+    memcpy(w.rows[w.under_way], p->rows, p->n_rows * sizeof *p->rows);
+    w.n_rows[w.under_way++] = p->n_rows;
+    for (uint32_t i = 0; i < p->n_rows; i++)
+        sched_launch(w.s, &p->rows[i]);
+}
+
+/* The oldest step has run; returns how many requests ended. */
+static uint32_t complete(void)
 {
     uint32_t ended = 0;
-    for (uint32_t i = 0; i < p->n_rows; i++)
-        sched_commit(w.s, &p->rows[i]);
-    for (uint32_t i = 0; i < p->n_rows; i++) {
-        uint32_t slot = p->rows[i].slot;
-        if (!p->rows[i].sample)
+    assert_true(w.under_way > 0);
+    for (uint32_t i = 0; i < w.n_rows[0]; i++) {
+        const struct sched_row *row = &w.rows[0][i];
+        if (!sched_row_live(w.s, row))
             continue;
-        sched_append(w.s, slot);
-        if (++w.n_output[slot] == w.max_tokens[slot]) {
-            sched_remove(w.s, slot);
+        sched_commit(w.s, row);
+        if (!row->sample)
+            continue;
+        sched_append(w.s, row->slot);
+        if (++w.n_output[row->slot] == w.max_tokens[row->slot]) {
+            sched_remove(w.s, row->slot);
             ended++;
         }
     }
+    memcpy(w.rows[0], w.rows[1], sizeof w.rows[0]);
+    w.n_rows[0] = w.n_rows[1];
+    w.under_way--;
     return ended;
+}
+
+static uint32_t carry_out(const struct sched_plan *p)
+{
+    launch(p);
+    return complete();
 }
 
 static void decodes_go_first_and_prompts_share_the_rest(void **state)
@@ -169,12 +191,110 @@ static void youngest_gives_way_and_comes_back_in_its_place(void **state)
     close_world();
 }
 
+static void pending_token_is_fed_unless_it_is_the_last(void **state)
+{
+    (void)state;
+    open_world(10, 4, 64, 0);
+    submit(0, 10, 3, 1);
+    for (uint32_t i = 0; i < 3; i++) { /* the prompt, then the first and the second token */
+        const struct sched_plan *p = sched_plan(w.s);
+        assert_int_equal(p->n_rows, 1);
+        assert_int_equal(p->rows[0].start, i ? 9 + i : 0);
+        assert_true(p->rows[0].sample);
+        launch(p);
+        assert_int_equal(sched_seq(w.s, 0)->n_pending, i ? 2 : 1);
+        if (i)
+            assert_int_equal(complete(), 0);
+    }
+    assert_int_equal(sched_plan(w.s)->n_rows, 0);
+    assert_int_equal(complete(), 1);
+    close_world();
+}
+
+static void block_is_indexed_once_its_step_has_completed(void **state)
+{
+    (void)state;
+    open_world(30, 4, 256, 0);
+    submit(0, 100, 5, 1);
+    launch(sched_plan(w.s));
+    assert_int_equal(kv_prefix_find(w.kv, &w.ids[0][0]), KV_NONE);
+    submit(1, 100, 5, 1);
+    const struct sched_plan *p = sched_plan(w.s); /* 1 waits for what is under way, 0 goes on */
+    assert_int_equal(p->n_admitted, 0);
+    assert_int_equal(p->n_rows, 1);
+    launch(p);
+    complete();
+    assert_int_not_equal(kv_prefix_find(w.kv, &w.ids[0][0]), KV_NONE);
+    p = sched_plan(w.s);
+    assert_int_equal(p->n_admitted, 1);
+    assert_int_equal(sched_seq(w.s, 1)->n_matched, 96);
+    sched_remove(w.s, 0);
+    sched_remove(w.s, 1);
+    close_world();
+}
+
+static void preempted_sequence_draws_its_pending_token_again(void **state)
+{
+    (void)state;
+    open_world(4, 4, 64, 0);
+    submit(0, 30, 20, 1); /* wants a third block at position 32 */
+    submit(1, 16, 20, 2); /* has the fourth since position 16 */
+    const struct sched_plan *p = sched_plan(w.s);
+    launch(p);
+    while (p->n_preempted == 0) {
+        p = sched_plan(w.s);
+        launch(p);
+        if (p->n_preempted == 0)
+            complete();
+    }
+    const struct sched_seq *q = sched_seq(w.s, 1);
+    uint32_t known = w.n_output[1];
+    assert_int_equal(q->state, SCHED_WAITING);
+    assert_int_equal(q->n_tokens, 16 + known);
+    assert_false(sched_row_live(w.s, &w.rows[0][1]));
+    complete(); /* the step that drew the token: stale for 1 */
+    assert_int_equal(w.n_output[1], known);
+    sched_remove(w.s, 0);
+    launch(sched_plan(w.s)); /* back, with its first block matched */
+    assert_int_equal(q->n_matched, 16);
+    assert_int_equal(q->n_tokens, 16 + known + 1);
+    complete();
+    complete();
+    assert_int_equal(w.n_output[1], known + 1);
+    sched_remove(w.s, 1);
+    close_world();
+}
+
+static void stale_row_does_not_touch_the_slots_next_request(void **state)
+{
+    (void)state;
+    open_world(10, 4, 64, 0);
+    submit(0, 16, 5, 1);
+    launch(sched_plan(w.s));
+    sched_remove(w.s, 0); /* cancelled while its prompt is under way */
+    assert_int_equal(kv_prefix_available(w.kv), 10);
+    submit(0, 40, 5, 2);
+    launch(sched_plan(w.s));
+    assert_int_equal(complete(), 0);
+    assert_int_equal(w.n_output[0], 0);
+    assert_int_equal(sched_seq(w.s, 0)->kv.n_full, 0);
+    complete();
+    assert_int_equal(w.n_output[0], 1);
+    assert_int_equal(sched_seq(w.s, 0)->kv.n_full, 2);
+    sched_remove(w.s, 0);
+    close_world();
+}
+
 static void check_plan(const struct sched_plan *p)
 {
     const char *why = "";
     if (!sched_check(w.s, &why))
         fail_msg("%s", why);
-    bool prompts = false, oldest = p->n_rows == 0 || w.o.test_seed != 0;
+    bool prompts = false, oldest = sched_running(w.s) == 0 || w.o.test_seed != 0;
+    if (!oldest) {
+        const struct sched_seq *q = sched_seq(w.s, sched_running_slot(w.s, 0));
+        oldest = q->n_tokens == q->n_max;
+    }
     uint32_t tokens = 0, decodes = 0;
     for (uint32_t i = 0; i < p->n_rows; i++) {
         const struct sched_row *r = &p->rows[i];
@@ -203,13 +323,14 @@ static void check_plan(const struct sched_plan *p)
     assert_true(running <= w.o.max_num_seqs);
     for (uint32_t i = 0; i < running; i++) {
         const struct sched_seq *q = sched_seq(w.s, sched_running_slot(w.s, i));
-        want += q->n_tokens > q->n_prompt && q->n_tokens - q->n_computed == 1;
+        want += q->n_tokens > q->n_prompt && q->n_tokens < q->n_max && q->n_tokens - q->n_computed == 1;
     }
     assert_true(decodes == want || w.o.test_seed);
     uint32_t head = sched_waiting_head(w.s);
     for (uint32_t i = 0; head != KV_NONE && i < p->n_admitted; i++)
         assert_true(sched_seq(w.s, p->admitted[i])->order < sched_seq(w.s, head)->order);
-    assert_true(p->n_rows > 0 || w.o.test_seed || sched_running(w.s) + sched_waiting(w.s) == 0);
+    assert_true(p->n_rows > 0 || w.o.test_seed || w.under_way > 0 ||
+                sched_running(w.s) + sched_waiting(w.s) == 0);
 }
 
 static void run_load(uint64_t seed)
@@ -217,6 +338,7 @@ static void run_load(uint64_t seed)
     rng = seed;
     uint32_t seqs = 1 + rnd(8), steps = 0, left = 60, live = 0, ended = 0;
     uint32_t n_blocks = BLOCKS_MAX + rnd(12), budget = seqs + rnd(80), test_seed = rnd(3) ? 0 : 1 + rnd(1000);
+    uint32_t depth = 1 + rnd(DEPTH_MAX);
     open_world(n_blocks, seqs, budget, test_seed);
     while (left + live > 0) {
         uint32_t slot = rnd(SLOTS);
@@ -232,9 +354,13 @@ static void run_load(uint64_t seed)
         }
         const struct sched_plan *p = sched_plan(w.s);
         check_plan(p);
-        uint32_t n = carry_out(p);
-        live -= n;
-        ended += n;
+        if (p->n_rows > 0)
+            launch(p);
+        while (w.under_way >= depth || (w.under_way > 0 && p->n_rows == 0)) {
+            uint32_t n = complete();
+            live -= n;
+            ended += n;
+        }
         /* At most SLOTS requests stand before anyone, each needs at most CONTEXT plans of its own as the oldest. */
         for (uint32_t i = 0; i < SLOTS && !w.o.test_seed; i++)
             if (sched_seq(w.s, i)->state != SCHED_IDLE)
@@ -242,7 +368,8 @@ static void run_load(uint64_t seed)
         if (++steps > 100000)
             fail_msg("no end in sight");
     }
-    assert_true(ended > 0 || w.o.test_seed); /* one token a plan and a preemption every 12 may never get anywhere */
+    assert_true(ended > 0 ||
+                w.o.test_seed); /* one token a plan and a preemption every 12 may never get anywhere */
     close_world();
 }
 
@@ -264,6 +391,10 @@ int main(void)
         cmocka_unit_test(decodes_go_first_and_prompts_share_the_rest),
         cmocka_unit_test(nobody_overtakes_a_head_that_does_not_fit),
         cmocka_unit_test(youngest_gives_way_and_comes_back_in_its_place),
+        cmocka_unit_test(pending_token_is_fed_unless_it_is_the_last),
+        cmocka_unit_test(block_is_indexed_once_its_step_has_completed),
+        cmocka_unit_test(preempted_sequence_draws_its_pending_token_again),
+        cmocka_unit_test(stale_row_does_not_touch_the_slots_next_request),
         cmocka_unit_test(random_loads_keep_every_promise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,8 @@
-/* batch: the arrays of one step, built from a plan.
+/* batch: the arrays of one step, built from a plan. One for each step that may be under way.
  *
  * Owns     its arrays. Spans borrow the sequences' block tables, sample rows borrow the slots.
  * Units    rows = tokens; spans = sequences.
- * States   batch_reset -> batch_add* -> read by the step -> batch_reset.
+ * States   batch_reset -> batch_add* -> read by the step until end_step, drawn filled by wait_step -> batch_reset.
  * Threads  the engine's thread.
  * Errors   ST_ENOMEM at create.
  * Bounds   max_rows rows, max_spans spans; exceeding them is a bug (assert).

@@ -7,15 +7,24 @@
  * and SUBMIT and CANCEL of the one that took the slot after it, which cannot end before its SUBMIT and all in front of it were
  * popped. The inbox is sized for that: pushing there never fails.
  *
- * Back-pressure. The events ring keeps room for one END per slot at all times; a step runs only when every row of it could
- * still emit a token besides. When the consumer is slow the engine sleeps until the consumer has popped, and goes on hearing
- * its inbox: a cancel must not wait for the client that it is about.
+ * Steps under way. Where the backend runs beside the host (depth 2), step n+1 is planned, built and launched while n runs, so
+ * that the device goes from one to the next without the host in between:
+ *
+ *   host     launch n+1 | wait n, commit n, emit n | launch n+2 | wait n+1, ...
+ *   device   ... n                 | n+1                           | n+2 ...
+ *
+ * What step n draws is needed by n+1 and not known: it stands in the request's tokens as BE_TOKEN_PREV and the device looks it
+ * up. When a request ends at n while a row of it runs in n+1, it ends at once; the row's result is stale and dropped (the
+ * scheduler's epoch), and so it goes with a preempted sequence. At depth 1 the same loop launches and waits in turn: on a CPU
+ * a planner that runs beside the step would steal the cores it overlaps with.
+ *
+ * Back-pressure. The events ring keeps room for one END per slot at all times; a step is launched only when every row of it, and
+ * of those under way, could still emit a token besides. When the consumer is slow the engine sleeps until the consumer has
+ * popped, and goes on hearing its inbox: a cancel must not wait for the client that it is about.
  *
  * Faults. An op that fails is sticky by the backend's contract, so there is nothing to retry: every request ends with the
- * status, and so does each later one. A row whose logits are not finite fails alone.
- *
- * Rejected: look-ahead planning of step n+1 while n runs. On a CPU the planner would steal the cores it overlaps with; the
- * whole of schedule, build, commit and emit is microseconds (bench/engine.c prints it). */
+ * status, and so does each later one; steps under way are waited for and forgotten. A row whose logits are not finite fails
+ * alone. */
 #define _GNU_SOURCE
 #include "engine_state.h"
 
@@ -24,6 +33,7 @@
 
 #include <assert.h>
 #include <poll.h>
+#include <string.h>
 
 /* ---- emit --------------------------------------------------------------------------------------------------------------- */
 
@@ -74,10 +84,20 @@ static void end_all(struct engine *g, enum engine_finish finish, int status)
         end_request(g, g->live[g->n_live - 1], finish, status);
 }
 
+static uint64_t under_way(const struct engine *g)
+{
+    return g->n_launched - g->n_completed;
+}
+
 static bool room_for_step(struct engine *g)
 {
     uint64_t used = g->pushed - atomic_load(&g->popped);
-    return used + g->limits.n_slots + g->o.max_num_seqs <= g->event_capacity;
+    return used + g->limits.n_slots + (under_way(g) + 1) * g->o.max_num_seqs <= g->event_capacity;
+}
+
+static bool has_requests(const struct engine *g)
+{
+    return sched_running(g->sched) + sched_waiting(g->sched) > 0;
 }
 
 static void publish(struct engine *g)
@@ -145,36 +165,40 @@ static void note_admissions(struct engine *g, const struct sched_plan *plan)
     atomic_fetch_add(&g->stats.preemptions, plan->n_preempted);
 }
 
-static void build_batch(struct engine *g, const struct sched_plan *plan)
+static void build_batch(struct engine *g, struct batch *b, const struct sched_plan *plan)
 {
-    batch_reset(g->batch);
+    batch_reset(b);
     for (uint32_t i = 0; i < plan->n_rows; i++) {
         const struct sched_row *row = &plan->rows[i];
-        const struct req *q = req_at(g->reqs, row->slot);
-        int32_t at = batch_add(g->batch, q->tokens, q->table, row->start, row->n, row->sample);
-        if (at >= 0)
-            req_sample_row(q, (uint32_t)at, &g->batch->sample[at]);
+        struct req *q = req_at(g->reqs, row->slot);
+        int32_t at = batch_add(b, q->tokens, q->table, row->start, row->n, row->sample);
+        if (at < 0)
+            continue;
+        uint32_t position = row->start + row->n; /* of the token to be drawn */
+        req_sample_row(q, position, (uint32_t)at, &b->sample[at]);
+        q->tokens[position] = BE_TOKEN_PREV(at); /* until take_token knows it */
     }
 }
 
-static int forward_and_sample(struct engine *g, struct err *e)
+/* Launches the step of this batch. An op that fails does not keep end_step from launching what is there: then it is under way. */
+static int forward_and_sample(struct engine *g, const struct batch *b, struct err *e)
 {
     struct be *be = g->o.be;
-    int rc = be->ops->begin_step(be, &g->batch->be);
+    int rc = be->ops->begin_step(be, &b->be);
     if (rc != ST_OK)
         return err_set(e, rc, "begin of step: %s", status_text(rc));
-    rc = g->core.forward(g->core.ctx, &g->batch->be, g->be_kv, g->logits);
-    struct op_sample p = {.n_rows = g->batch->be.n_logits,
+    rc = g->core.forward(g->core.ctx, &b->be, g->be_kv, g->logits);
+    struct op_sample p = {.n_rows = b->be.n_logits,
                           .vocab = g->core.vocab,
                           .logits = g->logits,
-                          .rows = g->batch->sample,
-                          .out = g->batch->drawn};
+                          .rows = b->sample,
+                          .out = b->drawn};
     if (rc == ST_OK && p.n_rows > 0)
         rc = be->ops->sample(be, &p);
     int rc_end = be->ops->end_step(be, e);
-    if (rc != ST_OK)
-        return err_set(e, rc, "an operation of the step failed: %s", status_text(rc));
-    return rc_end == ST_OK ? be->ops->wait_step(be, e) : rc_end;
+    if (rc_end == ST_OK)
+        g->n_launched++;
+    return rc == ST_OK ? rc_end : err_set(e, rc, "an operation of the step failed: %s", status_text(rc));
 }
 
 /* One drawn token: into the sequence, out to the client, and perhaps the end. */
@@ -201,14 +225,26 @@ static void take_token(struct engine *g, uint32_t slot, const struct be_sample_o
         end_request(g, slot, ENGINE_FINISH_LENGTH, ST_OK);
 }
 
-static void commit_and_emit(struct engine *g, const struct sched_plan *plan)
+static void commit_and_emit(struct engine *g, const struct step *s)
 {
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < plan->n_rows; i++)
-        sched_commit(g->sched, &plan->rows[i]);
-    for (uint32_t i = 0; i < plan->n_rows; i++)
-        if (plan->rows[i].sample)
-            take_token(g, plan->rows[i].slot, &g->batch->drawn[at++]);
+    const struct be_sample_out *drawn = s->batch->drawn;
+    for (uint32_t i = 0; i < s->n_rows; i++)
+        if (sched_row_live(g->sched, &s->rows[i]))
+            sched_commit(g->sched, &s->rows[i]);
+    for (uint32_t i = 0; i < s->n_rows; i++) {
+        if (!s->rows[i].sample)
+            continue;
+        if (sched_row_live(g->sched, &s->rows[i]))
+            take_token(g, s->rows[i].slot, drawn);
+        drawn++;
+    }
+}
+
+/* The backend is done with our memory and blocks after this, whatever it says. */
+static void drop_steps(struct engine *g)
+{
+    for (; under_way(g) > 0; g->n_completed++)
+        g->o.be->ops->wait_step(g->o.be, NULL);
 }
 
 static void fail(struct engine *g, int status, const struct err *e)
@@ -217,6 +253,7 @@ static void fail(struct engine *g, int status, const struct err *e)
     g->failed_status = status;
     atomic_store(&g->stats.failed, true);
     end_all(g, ENGINE_FINISH_ERROR, status);
+    drop_steps(g);
 }
 
 /* Sleeps until the inbox has a message or somebody kicks it; the caller's loop looks again at what it waits for. */
@@ -255,24 +292,71 @@ static void check(const struct engine *g)
     assert(ok);
 }
 
-static void step(struct engine *g, const struct sched_plan *plan)
+static void launch(struct engine *g, const struct sched_plan *plan)
 {
     struct err e = {0};
-    build_batch(g, plan);
-    int64_t t0 = clock_now_ns();
-    int rc = forward_and_sample(g, &e);
-    int64_t t1 = clock_now_ns();
+    struct step *s = &g->steps[g->n_launched % g->depth];
+    build_batch(g, s->batch, plan);
+    s->drained_ns = g->now_ns;
+    s->begun_ns = clock_now_ns();
+    int rc = forward_and_sample(g, s->batch, &e);
     if (rc != ST_OK) {
         fail(g, rc, &e);
         return;
     }
-    int64_t t_drained = g->now_ns;
-    g->now_ns = t1;
-    commit_and_emit(g, plan);
+    s->n_rows = plan->n_rows;
+    s->n_tokens = plan->n_tokens;
+    memcpy(s->rows, plan->rows, plan->n_rows * sizeof *s->rows);
+    for (uint32_t i = 0; i < plan->n_rows; i++)
+        sched_launch(g->sched, &plan->rows[i]);
+}
+
+/* The next step, if anybody can run in one. */
+static bool plan_and_launch(struct engine *g)
+{
+    const struct sched_plan *plan = sched_plan(g->sched);
+    note_admissions(g, plan);
+    assert(plan->n_rows > 0 || under_way(g) > 0 || g->o.test_seed);
+    if (plan->n_rows > 0)
+        launch(g, plan);
+    return plan->n_rows > 0;
+}
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Waits for the oldest step and takes its results. */
+static void complete(struct engine *g)
+{
+    struct err e = {0};
+    const struct step *s = &g->steps[g->n_completed % g->depth];
+    int rc = g->o.be->ops->wait_step(g->o.be, &e);
+    g->n_completed++;
+    if (rc != ST_OK) {
+        fail(g, rc, &e);
+        return;
+    }
+    g->now_ns = clock_now_ns();
+    uint64_t device_ns = (uint64_t)(g->now_ns - later(s->begun_ns, g->completed_ns));
+    g->completed_ns = g->now_ns;
+    commit_and_emit(g, s);
+    int64_t end_ns = clock_now_ns();
     atomic_fetch_add(&g->stats.steps, 1);
-    atomic_fetch_add(&g->stats.step_rows, plan->n_tokens);
-    atomic_fetch_add(&g->stats.device_ns, (uint64_t)(t1 - t0));
-    atomic_fetch_add(&g->stats.step_ns, (uint64_t)(clock_now_ns() - t_drained));
+    atomic_fetch_add(&g->stats.step_rows, s->n_tokens);
+    atomic_fetch_add(&g->stats.device_ns, device_ns);
+    atomic_fetch_add(&g->stats.step_ns, (uint64_t)(end_ns - later(s->drained_ns, g->emitted_ns)));
+    g->emitted_ns = end_ns;
+}
+
+/* Tests: now and then a step is waited for although another could be launched. */
+static bool waits_early(struct engine *g)
+{
+    if (!g->o.test_seed || under_way(g) == 0)
+        return false;
+    g->test_rng = g->test_rng * 6364136223846793005u + 1442695040888963407u;
+    return g->test_rng >> 62 == 0;
 }
 
 void *engine_loop(void *arg)
@@ -280,25 +364,23 @@ void *engine_loop(void *arg)
     struct engine *g = arg;
     while (!atomic_load(&g->stopping)) {
         drain(g);
-        if (sched_running(g->sched) + sched_waiting(g->sched) == 0) {
+        bool launched = under_way(g) < g->depth && has_requests(g) && room_for_step(g) && !waits_early(g) &&
+                        plan_and_launch(g);
+        if (launched && under_way(g) < g->depth)
+            continue; /* the device can be given one more before it is waited for */
+        if (under_way(g) > 0)
+            complete(g);
+        else if (!has_requests(g))
             wait_for_work(g);
-            continue;
-        }
-        if (!room_for_step(g)) {
+        else if (!room_for_step(g))
             wait_for_room(g);
-            continue;
-        }
-        const struct sched_plan *plan = sched_plan(g->sched);
-        note_admissions(g, plan);
-        assert(plan->n_rows > 0 || g->o.test_seed);
-        if (plan->n_rows > 0)
-            step(g, plan);
         if (g->o.test_seed)
             check(g);
         publish(g);
     }
     drain(g);
     end_all(g, ENGINE_FINISH_CANCEL, ST_ECANCEL);
+    drop_steps(g);
     publish(g);
     return NULL;
 }

@@ -40,7 +40,7 @@ struct engine_options {
     enum be_type kv_type;
     bool prefix_caching;
     uint64_t
-        test_seed; /* not 0: random chunk sizes, admissions, preemptions and evictions (tests of invariance) */
+        test_seed; /* not 0: random chunk sizes, admissions, preemptions, evictions, waits (tests of invariance) */
 };
 
 /* What a client asked, in plain C. Pointers are borrowed for the call of engine_submit only. */
@@ -92,7 +92,7 @@ struct engine_stats {
     uint64_t prompt_tokens, output_tokens; /* computed prompt tokens incl. cached; generated */
     uint64_t steps, preemptions, cancelled;
     uint64_t step_rows;          /* rows over all steps */
-    uint64_t step_ns, device_ns; /* time in steps; of which in begin_step .. end_step */
+    uint64_t step_ns, device_ns; /* time from plan to events; of which with a step under way */
     bool failed;                 /* sticky device error */
 };
 

@@ -10,6 +10,14 @@
 
 /* ---- create, start, destroy ------------------------------------------------------------------------------------------ */
 
+static int step_init(struct step *s, const struct engine_options *o, struct err *e)
+{
+    s->rows = mem_zalloc(o->max_num_seqs, sizeof *s->rows);
+    if (!s->rows)
+        return err_set(e, ST_ENOMEM, "engine: no memory for %u rows of a plan", o->max_num_seqs);
+    return batch_create(&s->batch, o->max_num_batched_tokens, o->max_num_seqs, o->block_tokens, e);
+}
+
 static int create_parts(struct engine *g, struct err *e)
 {
     const struct engine_options *o = &g->o;
@@ -23,11 +31,11 @@ static int create_parts(struct engine *g, struct err *e)
                                .test_seed = o->test_seed};
     if (rc == ST_OK)
         rc = sched_create(&g->sched, &so, g->kv, e);
-    if (rc == ST_OK)
-        rc = batch_create(&g->batch, o->max_num_batched_tokens, o->max_num_seqs, o->block_tokens, e);
+    for (uint32_t i = 0; rc == ST_OK && i < g->depth; i++)
+        rc = step_init(&g->steps[i], o, e);
     if (rc != ST_OK)
         return rc;
-    g->event_capacity = (uint64_t)n_slots + 4 * (uint64_t)o->max_num_seqs;
+    g->event_capacity = (uint64_t)n_slots + (3 + g->depth) * (uint64_t)o->max_num_seqs;
     g->free_slots = mem_zalloc(n_slots, sizeof *g->free_slots);
     g->live = mem_zalloc(n_slots, sizeof *g->live);
     g->live_at = mem_zalloc(n_slots, sizeof *g->live_at);
@@ -91,6 +99,9 @@ int engine_core_create(struct engine **out, const struct engine_options *o, cons
     g->core.kv.block_tokens = o->block_tokens;
     g->core.kv.n_blocks = o->n_blocks;
     g->core.kv.type = o->kv_type;
+    assert(o->be->ops->depth > 0);
+    g->depth = o->be->ops->depth < ENGINE_DEPTH_MAX ? o->be->ops->depth : ENGINE_DEPTH_MAX;
+    g->test_rng = o->test_seed;
     g->limits = (struct req_limits){.n_slots = o->max_num_seqs + o->max_queue,
                                     .context_length = o->context_length,
                                     .block_tokens = o->block_tokens,
@@ -136,7 +147,10 @@ void engine_destroy(struct engine *g)
         g->o.be->ops->buffer_destroy(g->o.be, g->logits);
     if (g->be_kv)
         g->o.be->ops->kv_destroy(g->o.be, g->be_kv);
-    batch_destroy(g->batch);
+    for (int i = 0; i < ENGINE_DEPTH_MAX; i++) {
+        batch_destroy(g->steps[i].batch);
+        mem_free(g->steps[i].rows);
+    }
     sched_destroy(g->sched);
     kv_prefix_destroy(g->kv);
     req_table_destroy(g->reqs);
@@ -176,7 +190,8 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
     q->used = true;
     q->ended = q->cancelling = false;
     struct sched_seq *s = sched_seq(g->sched, slot);
-    *s = (struct sched_seq){.n_prompt = r->n_prompt, .n_tokens = r->n_prompt};
+    *s = (struct sched_seq){
+        .n_prompt = r->n_prompt, .n_tokens = r->n_prompt, .n_max = r->n_prompt + r->max_tokens};
     s->kv = (struct kv_seq){.table = q->table,
                             .ids = g->o.prefix_caching ? q->ids : NULL,
                             .tokens = q->tokens,

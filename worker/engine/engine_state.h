@@ -34,6 +34,18 @@ struct counters {
     _Atomic bool failed;
 };
 
+/* A row may name a token of the step launched just before its own (BE_TOKEN_PREV), no older one: when a third step is launched
+ * the host must know the tokens of the first. */
+enum { ENGINE_DEPTH_MAX = 2 };
+
+/* A step that was launched, until its results were taken. */
+struct step {
+    struct batch *batch;    /* its `drawn` is the backend's meanwhile */
+    struct sched_row *rows; /* [max_num_seqs] n_rows of them, copied from the plan */
+    uint32_t n_rows, n_tokens;
+    int64_t drained_ns, begun_ns; /* before its plan; before its begin_step */
+};
+
 struct engine {
     struct engine_options o;
     struct engine_core core;
@@ -52,15 +64,19 @@ struct engine {
     /* engine thread */
     struct kv_prefix *kv;
     struct sched *sched;
-    struct batch *batch;
+    struct step steps[ENGINE_DEPTH_MAX]; /* step i stands at i % depth */
+    uint32_t depth;                      /* steps under way at once, at most */
+    uint64_t n_launched, n_completed;    /* steps; the difference is under way */
     struct be_kv *be_kv;
-    float *logits;     /* backend buffer [max_num_seqs][vocab] */
+    float *logits;     /* backend buffer [max_num_seqs][vocab]; steps use it one after the other */
     uint32_t *live;    /* [n_slots] slots with an unfinished request, for the day when all must end */
     uint32_t *live_at; /* [n_slots] place in live */
     uint32_t n_live;
     uint64_t pushed, announced; /* events in all, and those that the consumer was woken for */
     uint64_t event_capacity;
     int64_t now_ns;
+    int64_t completed_ns, emitted_ns; /* of the step before: up to where device_ns and step_ns have counted */
+    uint64_t test_rng;
     int failed_status;
 
     _Atomic uint64_t popped;

@@ -235,8 +235,9 @@ bool req_is_stop(const struct req *q, int32_t token)
     return false;
 }
 
-void req_sample_row(const struct req *q, uint32_t logits_row, struct be_sample_row *out)
+void req_sample_row(const struct req *q, uint32_t position, uint32_t logits_row, struct be_sample_row *out)
 {
+    int32_t last = q->tokens[position - 1];
     *out = (struct be_sample_row){
         .logits_row = logits_row,
         .temperature = q->temperature,
@@ -247,7 +248,7 @@ void req_sample_row(const struct req *q, uint32_t logits_row, struct be_sample_r
         .frequency = q->frequency,
         .presence = q->presence,
         .seed = q->seed,
-        .position = q->n_prompt + q->n_output,
+        .position = position,
         .n_bias = q->n_bias,
         .bias = q->bias,
         .n_seen = q->n_seen,
@@ -255,5 +256,6 @@ void req_sample_row(const struct req *q, uint32_t logits_row, struct be_sample_r
         .banned = q->stop,
         .n_banned = q->ignore_eos ? q->n_stop : 0,
         .n_logprobs = q->n_logprobs,
+        .prev = q->penalties && last < 0 ? (uint32_t)-last : 0, /* BE_TOKEN_PREV(r) is -(1 + r) */
     };
 }

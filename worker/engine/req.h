@@ -31,7 +31,7 @@ struct req {
     uint32_t n_bias;
     int32_t n_logprobs;
     int64_t arrival_ns, scheduled_ns, first_token_ns;
-    int32_t *tokens;      /* [context_length] */
+    int32_t *tokens;      /* [context_length]; a pending one is a BE_TOKEN_PREV */
     uint32_t *table;      /* [blocks of context_length] */
     struct kv_id *ids;    /* [blocks of context_length] */
     struct be_bias *bias; /* [ENGINE_BIAS_MAX] */
@@ -57,7 +57,7 @@ void req_fill(struct req *q, const struct engine_request *r);
 /* Appends a drawn token; there is room while n_output < max_tokens. */
 void req_append(struct req *q, int32_t token);
 bool req_is_stop(const struct req *q, int32_t token);
-/* What the sampler needs; points into the slot. */
-void req_sample_row(const struct req *q, uint32_t logits_row, struct be_sample_row *out);
+/* What the sampler needs to draw the token of `position`; points into the slot. */
+void req_sample_row(const struct req *q, uint32_t position, uint32_t logits_row, struct be_sample_row *out);
 
 #endif

@@ -12,8 +12,15 @@
  * Prompts that share a prefix not yet computed (n choices of one prompt, a system prompt after a restart): the first one
  * computes it, the others wait for it and then match.
  *
+ * Steps under way. Planning looks at n_tokens and n_computed, which run ahead of the device; the index sees only what has
+ * completed. A sequence that leaves RUNNING, by its end or by preemption, lets its blocks go at once although a launched step
+ * may still write to them: whoever takes them writes in a step launched later, and steps run in the order of their launch. What
+ * that step wrote is never indexed, for its row is stale: the slot's epoch has moved on. A preempted sequence forgets its
+ * pending token with it; the token is drawn again, equal bit for bit, because a draw depends on the sequence alone.
+ *
  * Rejected: swapping blocks out on preemption (there is no lower tier yet; full blocks survive in the cache anyway);
- * admitting a small request past a head that does not fit (starves the head). */
+ * admitting a small request past a head that does not fit (starves the head); keeping the epoch in the sequence's record (the
+ * record is the submitting thread's between two requests, while a stale row of the first may still be under way). */
 #include "scheduler.h"
 
 #include "mem.h"
@@ -27,6 +34,7 @@ struct sched {
     struct sched_options o;
     struct kv_prefix *kv;
     struct sched_seq *seqs; /* [n_slots] */
+    uint32_t *epoch;        /* [n_slots] rises whenever the slot leaves RUNNING */
     uint32_t *run;          /* [max_num_seqs] slots by order */
     uint32_t *admitted;     /* [max_num_seqs] */
     struct sched_row *rows; /* [max_num_seqs] */
@@ -52,10 +60,11 @@ int sched_create(struct sched **out, const struct sched_options *o, struct kv_pr
     s->rng = o->test_seed;
     s->head = s->tail = KV_NONE;
     s->seqs = mem_zalloc(o->n_slots, sizeof *s->seqs);
+    s->epoch = mem_zalloc(o->n_slots, sizeof *s->epoch);
     s->run = mem_zalloc(o->max_num_seqs, sizeof *s->run);
     s->admitted = mem_zalloc(o->max_num_seqs, sizeof *s->admitted);
     s->rows = mem_zalloc(o->max_num_seqs, sizeof *s->rows);
-    if (!s->seqs || !s->run || !s->admitted || !s->rows) {
+    if (!s->seqs || !s->epoch || !s->run || !s->admitted || !s->rows) {
         sched_destroy(s);
         return err_set(e, ST_ENOMEM, "scheduler: no memory for %u slots", o->n_slots);
     }
@@ -68,6 +77,7 @@ void sched_destroy(struct sched *s)
     if (!s)
         return;
     mem_free(s->seqs);
+    mem_free(s->epoch);
     mem_free(s->run);
     mem_free(s->admitted);
     mem_free(s->rows);
@@ -131,6 +141,7 @@ static void run_insert(struct sched *s, uint32_t slot)
     s->seqs[slot].state = SCHED_RUNNING;
 }
 
+/* Its blocks are free at once and its rows under way stale: the head of this file says why that is safe. */
 static void run_remove(struct sched *s, uint32_t slot)
 {
     uint32_t i = 0;
@@ -138,12 +149,14 @@ static void run_remove(struct sched *s, uint32_t slot)
         i++;
     s->n_run--;
     memmove(s->run + i, s->run + i + 1, (s->n_run - i) * sizeof *s->run);
+    kv_seq_release(&s->seqs[slot].kv, s->kv);
+    s->epoch[slot]++;
 }
 
 void sched_submit(struct sched *s, uint32_t slot)
 {
     struct sched_seq *q = sched_seq(s, slot);
-    assert(q->state == SCHED_IDLE && q->n_tokens == q->n_prompt && q->n_prompt > 0);
+    assert(q->state == SCHED_IDLE && q->n_tokens == q->n_prompt && q->n_prompt > 0 && q->n_max > q->n_prompt);
     q->order = s->next_order++;
     wait_insert(s, slot, false);
 }
@@ -155,7 +168,6 @@ void sched_remove(struct sched *s, uint32_t slot)
         wait_remove(s, slot);
     } else if (q->state == SCHED_RUNNING) {
         run_remove(s, slot);
-        kv_seq_release(&q->kv, s->kv);
     }
     q->state = SCHED_IDLE;
 }
@@ -164,8 +176,8 @@ static void preempt(struct sched *s, uint32_t slot)
 {
     struct sched_seq *q = &s->seqs[slot];
     run_remove(s, slot);
-    kv_seq_release(&q->kv, s->kv);
-    q->n_computed = 0;
+    q->n_tokens -= q->n_pending;
+    q->n_pending = q->n_computed = 0;
     q->n_preempted++;
     wait_insert(s, slot, true);
     s->plan.n_preempted++;
@@ -183,7 +195,7 @@ static void give(struct sched *s, uint32_t slot, uint32_t n)
 {
     const struct sched_seq *q = &s->seqs[slot];
     struct sched_row *row = &s->rows[s->plan.n_rows++];
-    *row = (struct sched_row){slot, q->n_computed, n, q->n_computed + n == q->n_tokens};
+    *row = (struct sched_row){slot, q->n_computed, n, s->epoch[slot], q->n_computed + n == q->n_tokens};
     s->plan.n_tokens += n;
     s->budget_left -= n;
 }
@@ -193,13 +205,14 @@ static bool decodes(const struct sched_seq *q)
     return q->n_tokens > q->n_prompt && q->n_tokens - q->n_computed == 1;
 }
 
-/* Every decoding sequence gets one row and, at a block's edge, a block: taken from the youngest if need be. */
+/* Every decoding sequence gets one row and, at a block's edge, a block: taken from the youngest if need be. A sequence whose
+ * last token is pending has nothing more to feed. */
 static void plan_decodes(struct sched *s)
 {
     for (uint32_t i = 0; i < s->n_run; i++) {
         uint32_t slot = s->run[i];
         struct sched_seq *q = &s->seqs[slot];
-        if (!decodes(q) || (s->o.test_seed && i > 0 && rnd(s, 8) == 0))
+        if (!decodes(q) || q->n_tokens == q->n_max || (s->o.test_seed && i > 0 && rnd(s, 8) == 0))
             continue;
         while (i < s->n_run && kv_seq_extend(&q->kv, s->kv, q->n_tokens) != ST_OK)
             preempt(s, s->run[s->n_run - 1]);
@@ -227,7 +240,7 @@ static void plan_chunk(struct sched *s, uint32_t slot)
         give(s, slot, n);
 }
 
-/* Is a running prompt about to compute the blocks that come next for `q`? Then waiting is cheaper than computing them twice:
+/* Is a running prompt computing the blocks that come next for `q`, or about to? Then waiting is cheaper than doing it twice:
  * the budget goes to that prompt meanwhile, and nobody behind `q` may overtake it anyway. An identity covers all tokens
  * before it, so one comparison a few blocks ahead decides for the whole run. The producer runs, hence ends, so the wait does. */
 static bool being_computed(const struct sched *s, const struct sched_seq *q)
@@ -237,7 +250,7 @@ static bool being_computed(const struct sched *s, const struct sched_seq *q)
         return false;
     for (uint32_t i = 0; i < s->n_run; i++) {
         const struct sched_seq *r = &s->seqs[s->run[i]];
-        if (!decodes(r) && !r->kv.apart && r->kv.n_full <= q->kv.n_blocks && at < r->kv.n_ids &&
+        if (!r->kv.apart && r->kv.n_full <= q->kv.n_blocks && at < r->kv.n_ids &&
             kv_id_eq(&r->kv.ids[at], &q->kv.ids[at]))
             return true;
     }
@@ -298,19 +311,36 @@ const struct sched_plan *sched_plan(struct sched *s)
     return &s->plan;
 }
 
+void sched_launch(struct sched *s, const struct sched_row *row)
+{
+    struct sched_seq *q = sched_seq(s, row->slot);
+    assert(sched_row_live(s, row) && q->n_computed == row->start);
+    q->n_computed += row->n;
+    if (!row->sample)
+        return;
+    assert(q->n_computed == q->n_tokens && q->n_tokens < q->n_max);
+    q->n_tokens++;
+    q->n_pending++;
+}
+
+bool sched_row_live(const struct sched *s, const struct sched_row *row)
+{
+    return s->epoch[row->slot] == row->epoch;
+}
+
 void sched_commit(struct sched *s, const struct sched_row *row)
 {
     struct sched_seq *q = sched_seq(s, row->slot);
-    assert(q->state == SCHED_RUNNING && q->n_computed == row->start);
-    q->n_computed += row->n;
-    kv_seq_commit(&q->kv, s->kv, q->n_computed);
+    uint32_t n = row->start + row->n;
+    assert(sched_row_live(s, row) && n <= q->n_tokens - q->n_pending);
+    kv_seq_commit(&q->kv, s->kv, n);
 }
 
 void sched_append(struct sched *s, uint32_t slot)
 {
     struct sched_seq *q = sched_seq(s, slot);
-    assert(q->n_computed == q->n_tokens);
-    q->n_tokens++;
+    assert(q->n_pending > 0);
+    q->n_pending--;
 }
 
 uint32_t sched_waiting(const struct sched *s)
@@ -342,8 +372,8 @@ bool sched_check(const struct sched *s, const char **why)
     *why = "the waiting list is broken or out of order";
     for (uint32_t i = s->head; i != KV_NONE; prev = i, i = s->seqs[i].next, n++) {
         const struct sched_seq *q = &s->seqs[i];
-        if (q->state != SCHED_WAITING || q->prev != prev || q->kv.n_blocks != 0 || n >= s->n_waiting ||
-            (prev != KV_NONE && s->seqs[prev].order >= q->order))
+        if (q->state != SCHED_WAITING || q->prev != prev || q->kv.n_blocks != 0 || q->n_pending != 0 ||
+            n >= s->n_waiting || (prev != KV_NONE && s->seqs[prev].order >= q->order))
             return false;
     }
     if (n != s->n_waiting || prev != s->tail)
@@ -353,8 +383,9 @@ bool sched_check(const struct sched *s, const char **why)
         *why = "the running array is broken or out of order";
         if (q->state != SCHED_RUNNING || (i && s->seqs[s->run[i - 1]].order >= q->order))
             return false;
-        *why = "a running sequence has more positions than blocks";
-        if (q->n_computed > q->n_tokens ||
+        *why = "a running sequence has more positions than tokens or blocks";
+        if (q->n_computed > q->n_tokens || q->n_tokens > q->n_max ||
+            q->n_pending > q->n_tokens - q->n_prompt ||
             kv_seq_blocks_for(q->n_computed, q->kv.block_tokens) > q->kv.n_blocks)
             return false;
     }
