@@ -328,6 +328,8 @@ PTX_FN uint32_t ptx_e4m3x2_f16x2(uint32_t v)
     return r;
 }
 
+PTX_FN uint32_t ptx_e4m3x2_soft(float lo, float hi); /* below */
+
 /* Two f32 to e4m3, first in the low byte: saturates at 448 (inf too); NaN becomes 0x7f. */
 PTX_FN uint32_t ptx_e4m3x2(float lo, float hi)
 {
@@ -336,22 +338,7 @@ PTX_FN uint32_t ptx_e4m3x2(float lo, float hi)
     asm("{.reg .b16 t; cvt.rn.satfinite.e4m3x2.f32 t, %1, %2; cvt.u32.u16 %0, t;}" : "=r"(r) : "f"(hi), "f"(lo));
     return r;
 #else
-    float f[2] = {lo, hi};
-    uint32_t out = 0;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        uint32_t u = __float_as_uint(f[i]), sign = u >> 24 & 0x80u, a = u & 0x7fffffffu, q;
-        if (a > 0x7f800000u)
-            q = 0x7f;
-        else if (a >= 0x43e80000u) /* 464 and above: halfway to the next, which there is not */
-            q = 0x7e;
-        else if (a < 0x3c800000u) /* below 2^-6: multiples of 2^-9, by an addition that rounds */
-            q = __float_as_uint(__fadd_rn(__uint_as_float(a), 16384.0f)) - 0x46800000u;
-        else
-            q = (a + 0x7ffffu + (a >> 20 & 1u) - 0x3c000000u) >> 20;
-        out |= (q > 0x7e && q != 0x7f ? 0x7eu : q) << 8 * i | sign << 8 * i;
-    }
-    return out;
+    return ptx_e4m3x2_soft(lo, hi);
 #endif
 }
 
@@ -367,6 +354,27 @@ PTX_FN float ptx_bf16_lo(uint32_t v)
 PTX_FN float ptx_bf16_hi(uint32_t v)
 {
     return ptx_float(v & 0xffff0000u);
+}
+
+/* ptx_e4m3x2 in integers: sm_80 and the emulation. */
+PTX_FN uint32_t ptx_e4m3x2_soft(float lo, float hi)
+{
+    float f[2] = {lo, hi};
+    uint32_t out = 0;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        uint32_t u = ptx_bits(f[i]), sign = u >> 24 & 0x80u, a = u & 0x7fffffffu, q;
+        if (a > 0x7f800000u)
+            q = 0x7f;
+        else if (a >= 0x43e80000u) /* 464 and above: halfway to the next, which there is not */
+            q = 0x7e;
+        else if (a < 0x3c800000u) /* below 2^-6: multiples of 2^-9, by an addition that rounds */
+            q = ptx_bits(ptx_float(a) + 16384.0f) - 0x46800000u;
+        else
+            q = (a + 0x7ffffu + (a >> 20 & 1u) - 0x3c000000u) >> 20;
+        out |= (q | (q == 0x7f ? 0u : sign)) << 8 * i;
+    }
+    return out;
 }
 
 /* Byte offset of 16-byte chunk `c` of row `r` in a tile of 128-byte rows: ldmatrix without bank conflicts. */
