@@ -6,9 +6,9 @@
  * and a private ring of stages that it alone fills and drains: the loop has no barrier wider than the warp. At the end of a
  * tile the 8 chains meet in shared memory, 256 threads add them in order and store; meanwhile the rings fill for the next tile.
  *
- * Tokens are the 8-wide side of the mma, and rows beyond m are zeros: one token costs as much tensor time as eight, a few percent
- * of the pipe, and gives the same bits as it would among sixteen. Rejected: dot products on the CUDA cores for m = 1 (more
- * instructions per weight, and other bits), and splitting k over blocks (a second pass or float atomics).
+ * Tokens are the 8-wide side of the mma: one token costs as much tensor time as eight, a few percent of the pipe, and gets the
+ * bits that it would get among sixteen. Rejected: dot products on the CUDA cores for m = 1 (more instructions per weight, and other
+ * bits), and splitting k over blocks (a second pass or float atomics).
  */
 #include "lin.cuh"
 
@@ -57,6 +57,7 @@ PTX_FN void lin_stream_load_w(const cu_lin &p, const lin_stream_warp &v, const l
                  in_k && (RT == 1 || n + 4 * i < p.n) ? 16 : 0);
 }
 
+/* Rows from m on keep what shared memory held, be it NaN: their columns of the product are not stored, and columns do not mix. */
 template <class T, int RT, int NT>
 PTX_FN void lin_stream_load_x(const cu_lin &p, const lin_stream_warp &v, const lin_stream_feed &f)
 {
@@ -70,7 +71,7 @@ PTX_FN void lin_stream_load_x(const cu_lin &p, const lin_stream_warp &v, const l
     const bool in_k = T::BYTES == 2 || at < v.k.row_bytes;
 #pragma unroll
     for (int i = 0; i < S::TOKENS / 4; i++)
-        if (v.row + 4 * i < p.m) /* the others are zero since lin_stream_zero */
+        if (v.row + 4 * i < p.m)
             ptx_cp16(to + ptx_swizzle128(v.row + 4 * i, v.chunk), from + 4 * i * pitch, in_k ? 16 : 0);
 }
 
@@ -81,17 +82,6 @@ template <int STAGES> PTX_FN void lin_stream_advance(const lin_stream_warp &v, l
         f.stage = v.begin;
         f.tile += v.stride;
     }
-}
-
-/* Rows of x from m on: nothing is ever copied there, and what shared memory held before may be NaN. */
-template <int RT, int NT> PTX_FN void lin_stream_zero(const cu_lin &p, const lin_stream_warp &v)
-{
-    using S = lin_stream_shape<RT, NT>;
-    const uint4 zero = {0, 0, 0, 0};
-    for (int slot = 0; slot < S::STAGES; slot++)
-        for (int i = 0; i < S::TOKENS / 4; i++)
-            if (v.row + 4 * i >= p.m)
-                *(uint4 *)(v.ring + slot * S::STAGE + S::ROWS * LIN_STAGE_ROW + ptx_swizzle128(v.row + 4 * i, v.chunk)) = zero;
 }
 
 /* A warp's chain of a tile: red[token][row]. */
@@ -111,8 +101,10 @@ template <int RT, int NT> PTX_FN void lin_stream_leave(const float (&acc)[RT][NT
 template <int RED> PTX_FN float lin_stream_sum(const float *red, uint32_t parts)
 {
     float sum = red[0];
-    for (uint32_t part = 1; part < parts; part++)
-        sum += red[part * RED];
+#pragma unroll
+    for (uint32_t part = 1; part < LIN_PARTS; part++)
+        if (part < parts)
+            sum += red[part * RED];
     return sum;
 }
 
@@ -160,7 +152,6 @@ PTX_FN void lin_stream_work(const cu_lin &p, uint32_t first, uint32_t stride, un
         lin_stream_load_w<T, RT, NT>(p, v, ahead);
         lin_stream_advance<S::STAGES>(v, ahead);
     }
-    lin_stream_zero<RT, NT>(p, v);
     ptx_pdl_launch();
     ptx_pdl_wait();
     ahead = {first, v.begin, 0};

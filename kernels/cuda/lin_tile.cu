@@ -47,7 +47,7 @@ template <int BT> PTX_FN lin_tile_place lin_tile_find(const lin_tile_walk &v, ui
 {
     using S = lin_tile_shape<BT>;
     const uint32_t band = tile / (v.row_tiles * S::BAND), first = band * S::BAND;
-    const uint32_t left = v.token_tiles - first, width = left < S::BAND ? left : S::BAND;
+    const uint32_t left = v.token_tiles - first, width = left < S::BAND ? left : (uint32_t)S::BAND;
     const uint32_t i = tile - band * v.row_tiles * S::BAND;
     return {i / width * S::ROWS, (first + i % width) * S::TOKENS};
 }
