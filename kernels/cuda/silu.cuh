@@ -5,7 +5,7 @@
  * States   -
  * Threads  any.
  * Errors   -: NaN stays NaN; -inf gives NaN.
- * Bounds   within 5 ulp of gate / (1 + exp(-gate)) * up while |gate| < 16.
+ * Bounds   relative error below 2^-18 for |gate| <= 16; an |error| below 1e-7 * |gate * up| beyond.
  * Source   KERNELS design, section 3.4: g / (1 + exp(-g)), every operation rounded once.
  */
 #ifndef STATOR_SILU_CUH

@@ -33,8 +33,8 @@ PTX_FN void unpack_index(struct unpack_smem *sm, const uint8_t *blob)
         ((uint32_t *)&sm->blob)[threadIdx.x] = ((const uint32_t *)blob)[threadIdx.x];
     ptx_syncthreads();
     if (threadIdx.x < 32) {
-        uint32_t lane = threadIdx.x, n_sections = sm->blob.n_sections < CU_SECTIONS ? sm->blob.n_sections : CU_SECTIONS;
-        uint32_t n = lane < n_sections ? (sm->blob.section[lane].bytes + 15) / 16 : 0, end = n;
+        uint32_t lane = threadIdx.x, n_sections = sm->blob.n_sections;
+        uint32_t n = lane < n_sections && lane < CU_SECTIONS ? (sm->blob.section[lane].bytes + 15) / 16 : 0, end = n;
 #pragma unroll
         for (int by = 1; by < 32; by *= 2) {
             uint32_t before = ptx_shfl_up(end, by);
