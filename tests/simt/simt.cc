@@ -293,6 +293,9 @@ static void begin_thread(uint32_t i)
     t->groups = t->copy_head = t->copy_tail = 0;
     t->asan = NULL;
     void **top = (void **)(((uintptr_t)stack_of(i) + SIMT_STACK) & ~(uintptr_t)63);
+#ifdef SIMT_ASAN
+    __asan_unpoison_memory_region(top - 512, 512 * sizeof *top); /* fiber_main's frame of last time: it never returned */
+#endif
     *--top = NULL; /* fiber_main begins as if called: rsp % 16 == 8 */
     *--top = (void *)fiber_main;
     top -= 6;

@@ -244,7 +244,8 @@ void simt_copy_wait(uint32_t newest, const char *file, int line)
         if (c->group + newest >= me->groups)
             return;
         unsigned char data[16] = {0};
-        memcpy(data, c->from, c->bytes);
+        if (c->bytes)
+            memcpy(data, c->from, c->bytes);
         memcpy(c->to, data, 16);
         if (simt_race_on)
             simt_race_copy(c->to, true, file, line);
