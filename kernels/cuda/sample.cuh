@@ -1,0 +1,509 @@
+/* sample: one row of logits to one token. Included by sample.cu, and by tests that run it with fewer threads.
+ *
+ * Owns     nothing.
+ * Units    see sample_math.cuh.
+ * States   edit -> maximum -> [cut by count] -> [cut by mass] -> draw -> [log-probabilities]: each a pass or a few over the row,
+ *          which sits in L2. Greedy rows read it once.
+ * Threads  one CTA a row. The token does not depend on THREADS: counts and masses are integers, winners are maxima of a total
+ *          order. Only logZ is a sum of floats, in the order of the threads.
+ * Errors   token -1: a NaN, +inf, or nothing but -inf.
+ * Bounds   vocab <= 2^24; shared memory is struct sample_smem.
+ * Source   KERNELS design, section 6; the semantics are those of kernels/cpu/cpu_sample.inl.
+ *
+ * top-k and top-p keep the first tokens in the order of their keys, until their count or mass is reached; nothing is sorted. A
+ * search over the digits of the key from the top finds the last key that stays: count or weigh the tokens by digit, cumulate,
+ * descend into the digit that crosses the target. It begins on the row; as soon as all tokens that may still stay fit into the
+ * list, they are gathered, and everything else happens on the list. With real logits that is after one digit, so that a filtered
+ * row is read three times. Should they never fit (flat rows), the search and the draw go on over the row: exact as well, slower.
+ */
+#ifndef STATOR_SAMPLE_CUH
+#define STATOR_SAMPLE_CUH
+
+#include "cu_sample.h"
+#include "launch.h"
+#include "sample_walk.cuh"
+
+enum {
+    SAMPLE_DIGIT = 12,
+    SAMPLE_BINS = 1 << SAMPLE_DIGIT,
+    SAMPLE_LIST = 4096,
+    SAMPLE_WARPS = 32,
+};
+
+#define SAMPLE_ROW 0xffffffffu /* sample_cta.n_list: tokens are taken from the row */
+#define SAMPLE_BAD (~(uint64_t)0)
+
+/* What a search knows after a digit: `digit` crosses the target, with n tokens; sum and n_above are of the digits above it. */
+struct sample_digit {
+    uint64_t above;
+    uint32_t digit, n, n_above;
+};
+
+struct sample_smem {
+    uint64_t list[SAMPLE_LIST];  /* keys, in any order */
+    uint64_t room[SAMPLE_WARPS]; /* of one reduction */
+    uint64_t top[BE_LOGPROBS_MAX];
+    struct sample_digit found;
+    uint32_t warp_n[SAMPLE_WARPS];
+    uint32_t n_list, n_top, prev_seen;
+    uint32_t n[SAMPLE_BINS], lo[SAMPLE_BINS], hi[SAMPLE_BINS]; /* per digit: tokens, and their mass in two words */
+};
+
+struct sample_cta {
+    const float *z;
+    struct sample_smem *sm;
+    uint32_t vocab, best_id, n_list;
+    float max, inv_t, floor; /* tokens with y < floor are out */
+    uint32_t position, key[2];
+};
+
+PTX_FN float sample_y(const struct sample_cta &c, float z)
+{
+    return (z - c.max) * c.inv_t;
+}
+
+/* ---- edits ---------------------------------------------------------------------------------------------------------- */
+
+PTX_FN void sample_edit_seen(float *z, uint32_t vocab, const struct cu_sample_row *r, uint32_t token, uint32_t n_out)
+{
+    if (token >= vocab)
+        return;
+    float v = z[token];
+    if (r->repetition != 1.0f)
+        v = v > 0 ? ptx_div(v, r->repetition) : v * r->repetition;
+    if (n_out > 0) {
+        v = v - r->frequency * (float)n_out;
+        v = v - r->presence;
+    }
+    z[token] = v;
+}
+
+/* Tokens are distinct within a list, so that only the lists have an order. The token of the step before counts as one more
+ * output: of its entry, or as an entry of its own. */
+template <int THREADS>
+PTX_FN void sample_edit(float *z, const struct cu_sample &p, const struct cu_sample_row *r, struct sample_smem *sm)
+{
+    if ((r->n_bias | r->n_banned | r->n_seen | r->prev) == 0)
+        return;
+    uint32_t prev = r->prev ? (uint32_t)p.prev_drawn[r->prev - 1] : p.vocab;
+    if (threadIdx.x == 0)
+        sm->prev_seen = 0;
+    for (uint32_t i = threadIdx.x; i < r->n_bias; i += THREADS) {
+        struct be_bias b = p.bias[r->bias0 + i];
+        if ((uint32_t)b.token < p.vocab)
+            z[b.token] = z[b.token] + b.add;
+    }
+    ptx_syncthreads();
+    for (uint32_t i = threadIdx.x; i < r->n_banned; i += THREADS) {
+        uint32_t t = (uint32_t)p.banned[r->banned0 + i];
+        if (t < p.vocab && z[t] < sample_inf()) /* NaN and +inf stay: they must fail the row */
+            z[t] = -sample_inf();
+    }
+    ptx_syncthreads();
+    for (uint32_t i = threadIdx.x; i < r->n_seen; i += THREADS) {
+        struct be_seen s = p.seen[r->seen0 + i];
+        bool again = (uint32_t)s.token == prev;
+        if (again)
+            sm->prev_seen = 1;
+        sample_edit_seen(z, p.vocab, r, (uint32_t)s.token, s.n_out + again);
+    }
+    ptx_syncthreads();
+    if (threadIdx.x == 0 && !sm->prev_seen)
+        sample_edit_seen(z, p.vocab, r, prev, 1);
+    ptx_syncthreads();
+}
+
+/* ---- maximum -------------------------------------------------------------------------------------------------------- */
+
+struct sample_best {
+    float value; /* a logit, or a score */
+    uint32_t id;
+};
+
+struct sample_maximum {
+    struct sample_best best;
+    bool bad;
+};
+
+PTX_FN void visit(struct sample_maximum &v, uint32_t id, const float z[4])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        v.bad |= !(z[i] < sample_inf());
+        if (z[i] > v.best.value) {
+            v.best.value = z[i];
+            v.best.id = id + i;
+        }
+    }
+}
+
+/* false: no token can be drawn. */
+template <int THREADS> PTX_FN bool sample_find_max(struct sample_cta &c)
+{
+    struct sample_maximum v = {{-sample_inf(), 0}, false};
+    sample_walk<THREADS>(c.z, c.vocab, v);
+    uint64_t best = sample_max<THREADS>(v.bad ? SAMPLE_BAD : sample_key(v.best.value, v.best.id), c.sm->room);
+    c.max = sample_key_value(best);
+    c.best_id = sample_key_id(best);
+    return best != SAMPLE_BAD && c.max > -sample_inf();
+}
+
+/* ---- where a filter cuts the order of tokens -------------------------------------------------------------------------- */
+
+/* The tokens whose keys are at least `low` and begin with `prefix`, before the low `top` bits. */
+struct sample_histogram {
+    const struct sample_cta &c;
+    uint64_t low, prefix;
+    uint32_t top, shift;
+    bool by_mass;
+};
+
+PTX_FN void sample_count(struct sample_histogram &h, uint64_t key)
+{
+    if (key < h.low || key >> h.top != h.prefix)
+        return;
+    struct sample_smem *sm = h.c.sm;
+    uint32_t bin = (uint32_t)(key >> h.shift) & (SAMPLE_BINS - 1);
+    if (h.by_mass) {
+        uint64_t mass = sample_mass(sample_y(h.c, sample_key_value(key)));
+        uint32_t lo = (uint32_t)mass, old = ptx_atomic_add(&sm->lo[bin], lo);
+        uint32_t hi = (uint32_t)(mass >> 32) + (old + lo < old); /* every wrap of lo is seen by one thread */
+        if (hi)
+            ptx_atomic_add(&sm->hi[bin], hi);
+    }
+    ptx_atomic_add(&sm->n[bin], 1u);
+}
+
+PTX_FN void visit(struct sample_histogram &h, uint32_t id, const float z[4])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++)
+        sample_count(h, sample_key(z[i], id + i));
+}
+
+struct sample_gatherer {
+    struct sample_smem *sm;
+    uint64_t low;
+};
+
+PTX_FN void visit(struct sample_gatherer &g, uint32_t id, const float z[4])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        uint64_t key = sample_key(z[i], id + i);
+        if (key >= g.low)
+            g.sm->list[ptx_atomic_add(&g.sm->n_list, 1u)] = key;
+    }
+}
+
+template <int THREADS> PTX_FN void sample_fill(struct sample_histogram &h)
+{
+    struct sample_smem *sm = h.c.sm;
+    for (uint32_t i = threadIdx.x; i < SAMPLE_BINS; i += THREADS)
+        sm->n[i] = sm->lo[i] = sm->hi[i] = 0;
+    ptx_syncthreads();
+    if (h.c.n_list == SAMPLE_ROW)
+        sample_walk<THREADS>(h.c.z, h.c.vocab, h);
+    else
+        for (uint32_t i = threadIdx.x; i < h.c.n_list; i += THREADS)
+            sample_count(h, sm->list[i]);
+    ptx_syncthreads();
+}
+
+PTX_FN uint64_t sample_bin_sum(const struct sample_smem *sm, uint32_t bin, bool by_mass)
+{
+    return by_mass ? (uint64_t)sm->hi[bin] << 32 | sm->lo[bin] : sm->n[bin];
+}
+
+/* Sums of the bins, from the top: each thread has PER bins, and learns what lies above them and in all. */
+struct sample_sums {
+    uint64_t above, all;
+    uint32_t n_above, n_all;
+};
+
+template <int THREADS> PTX_FN struct sample_sums sample_scan(struct sample_smem *sm, bool by_mass)
+{
+    enum { PER = SAMPLE_BINS / THREADS };
+    uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, n = 0;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < PER; i++) {
+        uint32_t bin = SAMPLE_BINS - 1 - (threadIdx.x * PER + i);
+        n += sm->n[bin];
+        sum += sample_bin_sum(sm, bin, by_mass);
+    }
+    struct sample_sums s = {0, 0, 0, 0};
+    uint64_t upto = sum;
+    uint32_t n_upto = n;
+#pragma unroll
+    for (int by = 1; by < 32; by *= 2) {
+        uint64_t u = ptx_shfl_up(upto, by);
+        uint32_t k = ptx_shfl_up(n_upto, by);
+        if (lane >= (uint32_t)by) {
+            upto += u;
+            n_upto += k;
+        }
+    }
+    if (lane == 31) {
+        sm->room[warp] = upto;
+        sm->warp_n[warp] = n_upto;
+    }
+    ptx_syncthreads();
+    s.above = upto - sum;
+    s.n_above = n_upto - n;
+    for (uint32_t w = 0; w < THREADS / 32; w++) {
+        s.all += sm->room[w];
+        s.n_all += sm->warp_n[w];
+        if (w < warp) {
+            s.above += sm->room[w];
+            s.n_above += sm->warp_n[w];
+        }
+    }
+    ptx_syncthreads();
+    return s;
+}
+
+/* The digit at which the sum from the top reaches `want` > 0, which all digits together do reach. */
+template <int THREADS>
+PTX_FN struct sample_digit sample_cross(struct sample_smem *sm, struct sample_sums s, uint64_t want, bool by_mass)
+{
+    enum { PER = SAMPLE_BINS / THREADS };
+    for (uint32_t i = 0; i < PER && s.above < want; i++) {
+        uint32_t bin = SAMPLE_BINS - 1 - (threadIdx.x * PER + i);
+        uint64_t sum = sample_bin_sum(sm, bin, by_mass);
+        if (s.above + sum >= want)
+            sm->found = {s.above, bin, sm->n[bin], s.n_above};
+        s.above += sum;
+        s.n_above += sm->n[bin];
+    }
+    ptx_syncthreads();
+    return sm->found;
+}
+
+/* All n tokens whose keys are at least `low`, from the row into the list. */
+template <int THREADS> PTX_FN void sample_gather(struct sample_cta &c, uint64_t low, uint32_t n)
+{
+    if (threadIdx.x == 0)
+        c.sm->n_list = 0;
+    ptx_syncthreads();
+    struct sample_gatherer g = {c.sm, low};
+    sample_walk<THREADS>(c.z, c.vocab, g);
+    ptx_syncthreads();
+    c.n_list = n;
+}
+
+/* Of the tokens with keys from `low` on: the last key that stays when the first ones are kept until they are top_k, or (top_k =
+ * 0) until their mass is top_p of the mass of all. */
+template <int THREADS> PTX_FN uint64_t sample_cut(struct sample_cta &c, uint64_t low, uint32_t top_k, float top_p)
+{
+    bool by_mass = top_k == 0;
+    if (by_mass) { /* most of a row has no mass at all: it need not be weighed */
+        uint64_t light = sample_key(c.max - ptx_div(SAMPLE_DEPTH, c.inv_t), SAMPLE_IDS - 1);
+        low = light > low ? light : low;
+    }
+    struct sample_histogram h = {c, low, 0, SAMPLE_KEY_BITS, SAMPLE_KEY_BITS, by_mass};
+    uint64_t want = top_k; /* of the tokens with this prefix */
+    uint32_t n_above = 0;
+    for (;;) {
+        h.shift = h.top > SAMPLE_DIGIT ? h.top - SAMPLE_DIGIT : 0;
+        sample_fill<THREADS>(h);
+        struct sample_sums s = sample_scan<THREADS>(c.sm, by_mass);
+        if (by_mass && h.top == SAMPLE_KEY_BITS)
+            want = sample_target(top_p, s.all);
+        struct sample_digit d = {0, 0, 0, s.n_all};
+        bool all = s.all < want; /* only for the first digit, and by count */
+        if (!all)
+            d = sample_cross<THREADS>(c.sm, s, want, by_mass);
+        want -= d.above;
+        n_above += d.n_above;
+        h.prefix = h.prefix << (h.top - h.shift) | d.digit;
+        h.top = h.shift;
+        uint64_t edge = all || h.prefix << h.shift < low ? low : h.prefix << h.shift;
+        if (c.n_list == SAMPLE_ROW && n_above + d.n <= SAMPLE_LIST)
+            sample_gather<THREADS>(c, edge, n_above + d.n);
+        if (all || d.n == 1 || h.shift == 0)
+            return edge;
+    }
+}
+
+/* ---- the draw: maximum of y + noise ------------------------------------------------------------------------------------ */
+
+struct sample_draw {
+    const struct sample_cta &c;
+    uint64_t cut;
+    struct sample_best best;
+};
+
+PTX_FN void sample_offer(struct sample_draw &d, uint32_t id, float score)
+{
+    if (score > d.best.value || (score == d.best.value && id < d.best.id)) {
+        d.best.value = score;
+        d.best.id = id;
+    }
+}
+
+PTX_FN void sample_words(uint32_t word[4], const struct sample_cta &c, uint32_t quad)
+{
+    uint32_t counter[4] = {c.position, quad, 0, 0};
+    philox(word, counter, c.key);
+}
+
+PTX_FN void sample_offer_key(struct sample_draw &d, uint64_t key)
+{
+    float y = sample_y(d.c, sample_key_value(key));
+    uint32_t id = sample_key_id(key), word[4];
+    if (key < d.cut || !(y >= d.c.floor))
+        return;
+    sample_words(word, d.c, id / 4);
+    uint32_t low = id & 1 ? word[1] : word[0], high = id & 1 ? word[3] : word[2];
+    sample_offer(d, id, y + sample_gumbel(sample_uniform(id & 2 ? high : low)));
+}
+
+/* Random words only where a token could win, logarithms only where its word lets it. */
+PTX_FN void visit(struct sample_draw &d, uint32_t id, const float z[4])
+{
+    float y[4], limit = d.best.value - SAMPLE_NOISE_MAX;
+    bool any = false;
+    limit = limit > d.c.floor ? limit : d.c.floor;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        y[i] = sample_y(d.c, z[i]);
+        any |= y[i] >= limit;
+    }
+    if (!any)
+        return;
+    uint32_t word[4];
+    sample_words(word, d.c, id / 4);
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        float v = sample_uniform(word[i]);
+        if (y[i] >= limit && sample_score_bound(y[i], v) >= d.best.value && sample_key(z[i], id + i) >= d.cut)
+            sample_offer(d, id + i, y[i] + sample_gumbel(v));
+    }
+}
+
+template <int THREADS> PTX_FN uint32_t sample_draw_from(const struct sample_cta &c, uint64_t cut)
+{
+    struct sample_draw d = {c, cut, {-sample_inf(), c.best_id}};
+    sample_offer_key(d, sample_key(c.max, c.best_id)); /* the most likely token passes every filter */
+    if (c.n_list == SAMPLE_ROW)
+        sample_walk<THREADS>(c.z, c.vocab, d);
+    else
+        for (uint32_t i = threadIdx.x; i < c.n_list; i += THREADS)
+            sample_offer_key(d, c.sm->list[i]);
+    return sample_key_id(sample_max<THREADS>(sample_key(d.best.value, d.best.id), c.sm->room));
+}
+
+template <int THREADS> PTX_FN uint32_t sample_random(struct sample_cta &c, const struct cu_sample_row *r)
+{
+    uint64_t cut = sample_key(-SAMPLE_FLT_MAX, SAMPLE_IDS - 1); /* a -inf is never drawn */
+    c.inv_t = ptx_div(1.0f, r->temperature);
+    c.position = r->position;
+    c.key[0] = (uint32_t)r->seed;
+    c.key[1] = (uint32_t)(r->seed >> 32);
+    c.floor = -SAMPLE_FLT_MAX;
+    if (r->min_p > 0.0f) {
+        float ln = sample_log(r->min_p > SAMPLE_FLT_MIN ? r->min_p : SAMPLE_FLT_MIN);
+        c.floor = ln < 0.0f ? ln : 0.0f;
+    }
+    if (r->top_k > 0 && r->top_k < c.vocab)
+        cut = sample_cut<THREADS>(c, cut, r->top_k, 0.0f);
+    if (r->top_p < 1.0f)
+        cut = sample_cut<THREADS>(c, cut, 0, r->top_p);
+    return sample_draw_from<THREADS>(c, cut);
+}
+
+/* ---- log-probabilities ------------------------------------------------------------------------------------------------- */
+
+struct sample_z_sum {
+    float max, sum[4];
+};
+
+PTX_FN void visit(struct sample_z_sum &v, uint32_t, const float z[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        v.sum[i] = v.sum[i] + sample_exp(z[i] - v.max);
+}
+
+template <int THREADS> PTX_FN float sample_log_z(const struct sample_cta &c)
+{
+    struct sample_z_sum v = {c.max, {0, 0, 0, 0}};
+    sample_walk<THREADS>(c.z, c.vocab, v);
+    return c.max + sample_log(sample_sum<THREADS>((v.sum[0] + v.sum[1]) + (v.sum[2] + v.sum[3]), c.sm->room));
+}
+
+/* The most likely tokens, by (log-probability, id): each of them counts how many come before it. Returns their number. */
+template <int THREADS>
+PTX_FN uint32_t sample_top(struct sample_cta &c, uint32_t n_top, float log_z, struct be_sample_out *out)
+{
+    struct sample_smem *sm = c.sm;
+    if (c.n_list < n_top) /* the filters kept too few */
+        c.n_list = SAMPLE_ROW;
+    uint64_t cut = sample_cut<THREADS>(c, sample_key(-SAMPLE_FLT_MAX, SAMPLE_IDS - 1), n_top, 0.0f);
+    if (threadIdx.x == 0)
+        sm->n_top = 0;
+    ptx_syncthreads();
+    for (uint32_t i = threadIdx.x; i < c.n_list; i += THREADS)
+        if (sm->list[i] >= cut) {
+            uint64_t key = sm->list[i];
+            sm->top[ptx_atomic_add(&sm->n_top, 1u)] = sample_key(sample_key_value(key) - log_z, sample_key_id(key));
+        }
+    ptx_syncthreads();
+    uint32_t n = sm->n_top;
+    if (threadIdx.x < n) {
+        uint64_t key = sm->top[threadIdx.x];
+        uint32_t before = 0;
+        for (uint32_t i = 0; i < n; i++)
+            before += sm->top[i] > key;
+        out->top[before].token = (int32_t)sample_key_id(key);
+        out->top[before].logprob = sample_key_value(key);
+    }
+    return n;
+}
+
+/* ---- a row -------------------------------------------------------------------------------------------------------------- */
+
+template <int THREADS> PTX_KERNEL(THREADS, 1) sample_kernel(PTX_PARAM(struct cu_sample) p)
+{
+    PTX_SMEM(smem);
+    ptx_pdl_wait();
+    ptx_pdl_launch();
+    if (p.n_rows && blockIdx.x >= *p.n_rows)
+        return;
+    const struct cu_sample_row *r = &p.rows[blockIdx.x];
+    struct be_sample_out *out = &p.out[blockIdx.x];
+    float *z = p.logits + (size_t)r->logits_row * p.ld;
+    struct sample_cta c = {z, (struct sample_smem *)smem, p.vocab, 0, SAMPLE_ROW, 0, 1, 0, 0, {0, 0}};
+    uint32_t n_top = 0;
+    int32_t token = -1;
+    float logprob = 0;
+    sample_edit<THREADS>(z, p, r, c.sm);
+    if (sample_find_max<THREADS>(c)) {
+        token = (int32_t)(r->temperature < 1e-5f ? c.best_id : sample_random<THREADS>(c, r));
+        if (r->n_logprobs >= 0) {
+            float log_z = sample_log_z<THREADS>(c);
+            logprob = z[token] - log_z;
+            n_top = (uint32_t)(r->n_logprobs < BE_LOGPROBS_MAX ? r->n_logprobs : BE_LOGPROBS_MAX);
+            if (n_top > 0)
+                n_top = sample_top<THREADS>(c, n_top, log_z, out);
+        }
+    }
+    if (threadIdx.x == 0) {
+        p.drawn[blockIdx.x] = token;
+        out->token = token;
+        out->logprob = logprob;
+        out->n_top = n_top;
+    }
+}
+
+template <int THREADS> static int sample_launch(struct gpu_stream *s, const struct cu_sample *p)
+{
+    if (p->vocab == 0 || p->vocab > SAMPLE_IDS || p->ld < p->vocab || !p->logits || !p->rows || !p->drawn || !p->out)
+        return ST_EINVAL;
+    if (p->m == 0)
+        return ST_OK;
+    uint32_t smem = sizeof(struct sample_smem);
+    return gpu_launch(s, "sample", sample_kernel<THREADS>, dim3(p->m, 1, 1), THREADS, smem, true, *p);
+}
+
+#endif
