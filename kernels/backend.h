@@ -56,7 +56,7 @@ enum be_weight_use {
     BE_USE_LINEAR, /* plain y = W x */
     BE_USE_QKV,    /* parts are q, k, v; see rope_interleaved */
     BE_USE_GATED,  /* parts are gate, up, of equal rows */
-    BE_USE_EMBED,  /* row lookup; may also be used as a linear head (tied embeddings) */
+    BE_USE_EMBED,  /* row lookup; also a linear head, tied or not: it is never quantised at load */
     BE_USE_VECTOR  /* one row of k values (norm gains, biases), kept as f32 */
 };
 

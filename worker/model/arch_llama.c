@@ -204,7 +204,7 @@ static int llama_load(void **out, const struct hparams *h, const struct arch_lim
     /* GGUF has no flag for tied heads: there, a missing output tensor is the flag. */
     bool tied = n.hf ? h->tied : !pack_has(p, name(&n, 0, HEAD, "weight"));
     if (!tied)
-        m->head = matrix(p, &n, BE_USE_LINEAR, HEAD, h->vocab, h->d);
+        m->head = matrix(p, &n, BE_USE_EMBED, HEAD, h->vocab, h->d); /* as precise as a tied one */
     make_rope(m, p, n.hf);
     make_workspace(m, p);
     if (p->rc != ST_OK) {

@@ -1,0 +1,53 @@
+/* The library's product in the emulation: cu_lt.h over lin_tile, which is exact about what the real one refuses (SwiGLU, biases),
+ * so that the backend's ways around it run in tests. Absent until a test asks for it. */
+#include "cu_lt.h"
+#include "simt_lt.h"
+
+struct cu_lt {
+    struct gpu *gpu;
+};
+
+static bool present;
+static uint32_t runs;
+
+void simt_lt_present(bool is)
+{
+    present = is;
+    runs = 0;
+}
+
+uint32_t simt_lt_runs(void)
+{
+    return runs;
+}
+
+int cu_lt_create(struct cu_lt **out, struct gpu *g, const char *, struct err *e)
+{
+    if (!present)
+        return err_set(e, ST_EUNSUP, "no library");
+    *out = new cu_lt{g};
+    return ST_OK;
+}
+
+void cu_lt_destroy(struct cu_lt *l)
+{
+    delete l;
+}
+
+uint32_t cu_lt_bucket(uint32_t m)
+{
+    return m <= 32 ? 32 : 64;
+}
+
+int cu_lt_tune(struct cu_lt *l, struct gpu_stream *s, const struct cu_lin *p)
+{
+    return cu_lt_run(l, s, p);
+}
+
+int cu_lt_run(struct cu_lt *, struct gpu_stream *s, const struct cu_lin *p)
+{
+    if (p->epilogue == CU_SWIGLU || p->bias)
+        return ST_EUNSUP;
+    runs++;
+    return cu_lin_tile(s, p);
+}
