@@ -186,17 +186,18 @@ PTX_FN void lin_store(const cu_lin &p, size_t at, float v)
         ((uint16_t *)p.y)[at] = (uint16_t)ptx_f16x2(v, 0.0f);
 }
 
-/* Output n of a token: CU_STORE and CU_ADD. */
-PTX_FN void lin_put(const cu_lin &p, uint32_t token, uint32_t n, float sum, lin_row r, float x_scale)
+/* What CU_ADD adds to. Read for several outputs before the first of them is stored, the reads run together. */
+PTX_FN float lin_old(const cu_lin &p, uint32_t token, uint32_t n)
 {
-    if (n >= p.n_out)
-        return;
-    const size_t at = (size_t)token * p.ldy + n;
+    return p.epilogue == CU_ADD && n < p.n_out ? ((const float *)p.y)[(size_t)token * p.ldy + n] : 0.0f;
+}
+
+/* Output n of a token: CU_STORE and CU_ADD. */
+PTX_FN void lin_put(const cu_lin &p, uint32_t token, uint32_t n, float sum, lin_row r, float x_scale, float old)
+{
     const float v = lin_scaled(sum, r, x_scale);
-    if (p.epilogue == CU_ADD)
-        ((float *)p.y)[at] += v;
-    else
-        lin_store(p, at, v);
+    if (n < p.n_out)
+        lin_store(p, (size_t)token * p.ldy + n, p.epilogue == CU_ADD ? old + v : v);
 }
 
 /* The channel whose gate is row n of w and whose up is row n + 8: CU_SWIGLU. */

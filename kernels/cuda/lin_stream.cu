@@ -125,7 +125,7 @@ template <int RT, int NT> PTX_FN void lin_stream_finish(const cu_lin &p, const f
             lin_put_gated(p, token, n, sum, lin_stream_sum<S::RED>(at + CU_GATE_GROUP, parts), lin_row_of(p, n),
                           lin_row_of(p, n + CU_GATE_GROUP), x_scale);
         else
-            lin_put(p, token, n, sum, lin_row_of(p, n), x_scale);
+            lin_put(p, token, n, sum, lin_row_of(p, n), x_scale, lin_old(p, token, n));
     }
 }
 

@@ -7,7 +7,7 @@
  * a tile's first stages come in while the one before it is stored.
  *
  * Tiles are taken in bands of 8 token tiles, tokens fastest: the blocks that run at a time share their rows of W and x in L2.
- * Rejected: split k (needs workspace and a second pass), and stores through shared memory (they cost a barrier and the ring).
+ * Rejected: split k (needs workspace and a second pass), and larger tiles (no registers for the second set).
  */
 #include "lin.cuh"
 
@@ -21,7 +21,9 @@ template <int BT> struct lin_tile_shape {
         NT = WARP_TOKENS / 8,
         STAGE = (ROWS + TOKENS) * LIN_STAGE_ROW,
         STAGES = BT == 128 ? 4 : 5,
-        SMEM = STAGES * STAGE,
+        STRIP_PITCH = WARP_ROWS + 4, /* floats: fragments are written without bank conflicts */
+        STRIP = 8 * STRIP_PITCH,     /* sums of 8 tokens of one warp, on their way to y */
+        SMEM = STAGES * STAGE + LIN_WARPS * STRIP * 4,
         BLOCKS_SM = BT == 32 ? 2 : 1,
         BAND = 8 /* token tiles */
     };
@@ -96,29 +98,60 @@ template <int BT> PTX_FN void lin_tile_advance(const lin_tile_walk &v, lin_tile_
         f.at = lin_tile_find<BT>(v, f.tile);
 }
 
-/* A warp's 32 rows times 8 NT tokens to y, straight from the fragments: a lane has rows g and g + 8 (a gate and its up) of two
- * neighbouring tokens. */
-template <int RT, int NT>
-PTX_FN void lin_tile_finish(const cu_lin &p, const float (&total)[RT][NT][4], uint32_t n0, uint32_t token0)
+/* 8 tokens from token0 on, as they lie in a strip: outputs n0 .. n0 + 31, a lane each. */
+template <int PITCH> PTX_FN void lin_tile_put(const cu_lin &p, const float *strip, uint32_t token0, uint32_t n0)
 {
+    const uint32_t lane = threadIdx.x % 32, n = n0 + lane;
+    const lin_row r = lin_row_of(p, n);
+    float old[8], x_scale[8];
+#pragma unroll
+    for (uint32_t i = 0; i < 8; i++) {
+        old[i] = token0 + i < p.m ? lin_old(p, token0 + i, n) : 0.0f;
+        x_scale[i] = token0 + i < p.m ? lin_x_scale(p, token0 + i) : 1.0f;
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < 8; i++)
+        if (token0 + i < p.m)
+            lin_put(p, token0 + i, n, strip[i * PITCH + lane], r, x_scale[i], old[i]);
+}
+
+/* The same for pairs of gate and up: 16 channels, half of the lanes for each of two tokens. */
+template <int PITCH> PTX_FN void lin_tile_put_gated(const cu_lin &p, const float *strip, uint32_t token0, uint32_t n0)
+{
+    const uint32_t lane = threadIdx.x % 32, row = lane % 16 / CU_GATE_GROUP * 2 * CU_GATE_GROUP + lane % CU_GATE_GROUP;
+    const lin_row gate = lin_row_of(p, n0 + row), up = lin_row_of(p, n0 + row + CU_GATE_GROUP);
+#pragma unroll
+    for (uint32_t i = 0; i < 8; i += 2) {
+        const uint32_t token = token0 + i + lane / 16;
+        const float *at = strip + (i + lane / 16) * PITCH + row;
+        if (token < p.m)
+            lin_put_gated(p, token, n0 + row, at[0], at[CU_GATE_GROUP], gate, up, lin_x_scale(p, token));
+    }
+}
+
+/* A warp's rows n0 .. n0 + 31 of tokens from token0 on to y. In the fragments a lane has rows g and g + 8 of two tokens; through
+ * its strip of shared memory a warp stores 32 neighbouring outputs of a token at a time. */
+template <int BT>
+PTX_FN void lin_tile_finish(const cu_lin &p, const float (&total)[lin_tile_shape<BT>::RT][lin_tile_shape<BT>::NT][4], float *strip,
+                            uint32_t n0, uint32_t token0)
+{
+    using S = lin_tile_shape<BT>;
     const uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
-    for (int r = 0; r < RT; r++) {
-        const uint32_t n = n0 + 16 * r + g;
-        const lin_row lo = lin_row_of(p, n), hi = lin_row_of(p, n + CU_GATE_GROUP);
+    for (int n = 0; n < S::NT; n++) {
+        if (token0 + 8 * n >= p.m)
+            break;
+        ptx_syncwarp(); /* the strip before has been read */
 #pragma unroll
-        for (int i = 0; i < 2 * NT; i++) {
-            const uint32_t token = token0 + i / 2 * 8 + 2 * t + i % 2;
-            if (token >= p.m)
-                continue;
-            const float a = total[r][i / 2][i % 2], b = total[r][i / 2][2 + i % 2], x_scale = lin_x_scale(p, token);
-            if (p.epilogue == CU_SWIGLU) {
-                lin_put_gated(p, token, n, a, b, lo, hi, x_scale);
-            } else {
-                lin_put(p, token, n, a, lo, x_scale);
-                lin_put(p, token, n + CU_GATE_GROUP, b, hi, x_scale);
-            }
-        }
+        for (int r = 0; r < S::RT; r++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                strip[(2 * t + i % 2) * S::STRIP_PITCH + 16 * r + 8 * (i / 2) + g] = total[r][n][i];
+        ptx_syncwarp();
+        if (p.epilogue == CU_SWIGLU)
+            lin_tile_put_gated<S::STRIP_PITCH>(p, strip, token0 + 8 * n, n0);
+        else
+            lin_tile_put<S::STRIP_PITCH>(p, strip, token0 + 8 * n, n0);
     }
 }
 
@@ -136,6 +169,7 @@ template <class T, int BT> PTX_FN void lin_tile_work(const cu_lin &p, uint32_t f
     v.row = threadIdx.x / 8;
     v.chunk = threadIdx.x % 8;
     v.ring = smem;
+    float *const strip = (float *)(smem + S::STAGES * S::STAGE) + warp * S::STRIP;
 
     /* Weights first: they depend on no kernel. They all count as the first group. */
     lin_tile_feed ahead = lin_tile_begin<BT>(v, first);
@@ -173,7 +207,7 @@ template <class T, int BT> PTX_FN void lin_tile_work(const cu_lin &p, uint32_t f
             lin_add(total, chain);
         }
         const lin_tile_place at = lin_tile_find<BT>(v, tile);
-        lin_tile_finish<S::RT, S::NT>(p, total, at.n + warp_row, at.token + warp_token);
+        lin_tile_finish<BT>(p, total, strip, at.n + warp_row, at.token + warp_token);
     }
 }
 
