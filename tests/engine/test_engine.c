@@ -374,7 +374,7 @@ static void slow_consumer_stalls_steps_and_loses_nothing(void **state)
         nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
         engine_stats(g, &later);
     } while (later.steps != st.steps || later.steps == 0);
-    assert_true(later.output_tokens < 4 * 180);
+    assert_in_range(later.output_tokens, 1, (3 + depth) * defaults.max_num_seqs); /* none that an END needs */
     engine_cancel(g, j[3].slot, j[3].gen); /* heard although nothing is popped */
     for (int i = 0; i < 2000 && st.cancelled == 0; i++) {
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);

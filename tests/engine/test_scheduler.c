@@ -273,6 +273,7 @@ static void stale_row_does_not_touch_the_slots_next_request(void **state)
     launch(sched_plan(w.s));
     sched_remove(w.s, 0); /* cancelled while its prompt is under way */
     assert_int_equal(kv_prefix_available(w.kv), 10);
+    assert_int_equal(kv_prefix_find(w.kv, &w.ids[0][0]), KV_NONE);
     submit(0, 40, 5, 2);
     launch(sched_plan(w.s));
     assert_int_equal(complete(), 0);
