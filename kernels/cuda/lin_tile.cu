@@ -229,11 +229,26 @@ template <class T, int BT> static int lin_tile_launch(struct gpu_stream *s, cons
     return gpu_launch<cu_lin>(s, "lin_tile", lin_tile<T, BT>, grid, LIN_THREADS, S::SMEM, true, *p);
 }
 
+/* Tokens per tile: no more than there are, and few enough that every SM has a tile: then more of the rows come from L2 twice. */
+static uint32_t lin_tile_tokens(const struct gpu_info *g, const struct cu_lin *p)
+{
+    const uint64_t row_tiles = (p->n - 1) / lin_tile_shape<32>::ROWS + 1;
+    uint32_t tokens = p->m <= 32 ? 32 : p->m <= 64 ? 64 : 128;
+    while (tokens > 32 && row_tiles * ((p->m - 1) / tokens + 1) < g->sms)
+        tokens /= 2;
+    return tokens;
+}
+
 template <class T> static int lin_tile_pick(struct gpu_stream *s, const struct cu_lin *p)
 {
-    return p->m <= 32   ? lin_tile_launch<T, 32>(s, p)
-           : p->m <= 64 ? lin_tile_launch<T, 64>(s, p)
-                        : lin_tile_launch<T, 128>(s, p);
+    switch (lin_tile_tokens(gpu_info(gpu_stream_gpu(s)), p)) {
+    case 32:
+        return lin_tile_launch<T, 32>(s, p);
+    case 64:
+        return lin_tile_launch<T, 64>(s, p);
+    default:
+        return lin_tile_launch<T, 128>(s, p);
+    }
 }
 
 extern "C" int cu_lin_tile(struct gpu_stream *s, const struct cu_lin *p)

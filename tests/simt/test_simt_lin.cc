@@ -76,6 +76,7 @@ struct lin_case {
     uint64_t seed;
     size_t y_bytes;
     unsigned char *before; /* y as it was */
+    double *w, *x;         /* [n][k], [m][k] */
     void *memory[8];
     int memories;
 };
@@ -109,6 +110,18 @@ static void *fresh_y(struct lin_case *c, uint32_t m)
     return y;
 }
 
+/* Fills rows of k values, returns what they are. */
+static double *random_rows(void *array, uint8_t type, uint32_t rows, uint32_t k, uint32_t pitch, float size, uint64_t *state)
+{
+    double *values = (double *)malloc((size_t)rows * k * sizeof *values);
+    for (uint32_t row = 0; row < rows; row++)
+        for (uint32_t i = 0; i < k; i++) {
+            put(array, type, (size_t)row * pitch + i, size * uniform(state));
+            values[(size_t)row * k + i] = get(array, type, (size_t)row * pitch + i);
+        }
+    return values;
+}
+
 static void case_make(struct lin_case *c, const struct shape *s, uint64_t seed)
 {
     uint64_t r = seed;
@@ -128,13 +141,10 @@ static void case_make(struct lin_case *c, const struct shape *s, uint64_t seed)
     const float size = s->wt == CU_E4M3 ? 4.0f : 1.0f;
     void *w = filled(c, (size_t)(s->n + SPARE_ROWS) * s->k * bytes, 0xff);
     void *x = filled(c, (size_t)(s->m + SPARE_ROWS) * p->ldx * bytes, 0xff);
-    for (size_t i = 0; i < (size_t)s->n * s->k; i++)
-        put(w, s->wt, i, size * uniform(&r));
-    for (uint32_t token = 0; token < s->m; token++)
-        for (uint32_t i = 0; i < s->k; i++)
-            put(x, s->wt, (size_t)token * p->ldx + i, size * uniform(&r));
     p->w = w;
     p->x = x;
+    c->w = random_rows(w, s->wt, s->n, s->k, s->k, size, &r);
+    c->x = random_rows(x, s->wt, s->m, s->k, p->ldx, size, &r);
     const bool scaled = s->wt == CU_E4M3 || below(&r, 4) == 0;
     if (scaled && below(&r, 8))
         p->w_scale = floats(c, s->n, &r, 0.07f, 0.05f);
@@ -150,6 +160,8 @@ static void case_make(struct lin_case *c, const struct shape *s, uint64_t seed)
 static void case_free(struct lin_case *c)
 {
     free(c->before);
+    free(c->w);
+    free(c->x);
     while (c->memories)
         gpu_host_free(gpu, c->memory[--c->memories]);
 }
@@ -166,13 +178,14 @@ struct value {
     double v, err; /* err: what class L may be off by, on any GPU (KERNELS design, 14.3) */
 };
 
-static struct value ref_sum(const struct cu_lin *p, uint32_t token, uint32_t n)
+static struct value ref_sum(const struct lin_case *c, uint32_t token, uint32_t n)
 {
+    const struct cu_lin *p = &c->p;
+    const double *w = c->w + (size_t)n * p->k, *x = c->x + (size_t)token * p->k;
     double sum = 0, size = 0;
     for (uint32_t i = 0; i < p->k; i++) {
-        const double product = get(p->w, p->wt, (size_t)n * p->k + i) * get(p->x, p->wt, (size_t)token * p->ldx + i);
-        sum += product;
-        size += fabs(product);
+        sum += w[i] * x[i];
+        size += fabs(w[i] * x[i]);
     }
     const float scale = (p->w_scale ? p->w_scale[n] : 1.0f) * (p->x_scale ? p->x_scale[token] : 1.0f);
     const double v = sum * scale + (p->bias ? p->bias[n] : 0.0f);
@@ -184,11 +197,11 @@ static struct value ref_output(const struct lin_case *c, uint32_t token, uint32_
     const struct cu_lin *p = &c->p;
     if (p->epilogue == CU_SWIGLU) {
         const uint32_t n = column / CU_GATE_GROUP * 2 * CU_GATE_GROUP + column % CU_GATE_GROUP;
-        const struct value g = ref_sum(p, token, n), u = ref_sum(p, token, n + CU_GATE_GROUP);
+        const struct value g = ref_sum(c, token, n), u = ref_sum(c, token, n + CU_GATE_GROUP);
         const double silu = g.v / (1 + exp(-g.v));
         return {silu * u.v, 1.1 * g.err * (fabs(u.v) + u.err) + fabs(silu) * u.err + 0x1p-20 * fabs(silu * u.v)};
     }
-    struct value o = ref_sum(p, token, column);
+    struct value o = ref_sum(c, token, column);
     if (p->epilogue == CU_ADD) {
         o.v += ((const float *)c->before)[(size_t)token * p->ldy + column];
         o.err += 0x1p-24 * fabs(o.v);
@@ -258,7 +271,7 @@ static void test_stream_values(void **)
 
 static void test_tile_values(void **)
 {
-    static const uint32_t ms[] = {1, 17, 33, 63, 67, 129}, ns[] = {16, 128, 144, 64, 272};
+    static const uint32_t ms[] = {1, 17, 33, 63, 67, 129}, ns[] = {16, 528, 144, 400, 272};
     check_all(cu_lin_tile, "lin_tile", ms, COUNT(ms), ns, COUNT(ns));
 }
 
@@ -284,7 +297,7 @@ static void same_rows(struct lin_case *c, lin_fn *fn, const char *name, const un
 
 static void test_same_bits_whatever_the_batch(void **)
 {
-    enum { M = 133, N = 144 };
+    enum { M = 133, N = 400 }; /* as many tiles of rows as the emulated GPU has SMs: then m alone picks the tokens of a tile */
     uint64_t seed = 1000;
     for (uint32_t t = 0; t < COUNT(types); t++)
         for (uint32_t i = 0; i < COUNT(ks); i++, seed++) {
@@ -324,7 +337,7 @@ static void test_blocks_walk_over_tiles(void **)
     }
     const struct shape tiles[] = {
         {CU_BF16, CU_F32, CU_STORE, 20, 128 * (2 * sms + 1), 64},
-        {CU_E4M3, CU_BF16, CU_STORE, 64 * 10, 144, 192}, /* two bands of token tiles */
+        {CU_E4M3, CU_BF16, CU_STORE, 128 * 9 + 5, 144, 192}, /* two bands of token tiles */
     };
     for (uint32_t i = 0; i < COUNT(tiles); i++) {
         struct lin_case c;
@@ -373,11 +386,21 @@ static void test_refusals(void **)
     case_free(&c);
 }
 
-static int setup(void **)
+static int open_device(int cc)
 {
     struct err e = {};
-    gpu_sim_device(90);
+    gpu_sim_device(cc);
     return gpu_open(&gpu, &e) == ST_OK && gpu_stream_create(gpu, &stream) == ST_OK ? 0 : -1;
+}
+
+static int setup(void **)
+{
+    return open_device(90);
+}
+
+static int setup_a100(void **)
+{
+    return open_device(80);
 }
 
 static int teardown(void **)
@@ -385,6 +408,14 @@ static int teardown(void **)
     gpu_stream_destroy(stream);
     gpu_close(gpu);
     return 0;
+}
+
+/* Every variant fits into the shared memory of an A100. */
+static void test_a100(void **)
+{
+    static const uint32_t ms[] = {8, 16}, ns[] = {48}, tile_ms[] = {32, 64, 128}, tile_ns[] = {400};
+    check_all(cu_lin_stream, "lin_stream", ms, COUNT(ms), ns, COUNT(ns));
+    check_all(cu_lin_tile, "lin_tile", tile_ms, COUNT(tile_ms), tile_ns, COUNT(tile_ns));
 }
 
 int main(void)
@@ -396,5 +427,8 @@ int main(void)
         cmocka_unit_test(test_blocks_walk_over_tiles),
         cmocka_unit_test(test_refusals),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    const struct CMUnitTest a100[] = {
+        cmocka_unit_test(test_a100),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown) + cmocka_run_group_tests(a100, setup_a100, teardown);
 }
