@@ -167,6 +167,7 @@ static void *allocate(gpu *g, size_t bytes, bool host)
     __asan_poison_memory_region(p - EDGE, EDGE);
     __asan_poison_memory_region(p + bytes, EDGE);
     allocations[(uintptr_t)p] = allocation{g, raw, bytes, host};
+    simt_race_forget(p, bytes);
     g->used += host ? 0 : bytes;
     return p;
 }

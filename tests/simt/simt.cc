@@ -50,6 +50,8 @@ __asm__(".text\n"
 struct simt_lane *simt_self;
 struct simt_now simt_now;
 struct simt_block simt_block;
+unsigned char *simt_private;
+size_t simt_private_bytes;
 
 enum { STRIDE = SIMT_STACK + 17 * 64, CANARY = 64, GUARD = 64 * 1024, ARENA = 256 * 1024, FENCE = 1024 };
 
@@ -262,9 +264,9 @@ static void fiber_main(void)
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------------- */
 
-static void *map(size_t bytes, int protection)
+void *simt_map(size_t bytes)
 {
-    void *p = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         perror("simt: mmap");
         _Exit(86);
@@ -276,10 +278,14 @@ static void prepare(void)
 {
     if (threads)
         return;
-    threads = (struct simt_thread *)map(sizeof *threads * SIMT_THREADS_MAX, PROT_READ | PROT_WRITE);
-    stacks = (unsigned char *)map((size_t)STRIDE * SIMT_THREADS_MAX, PROT_READ | PROT_WRITE);
-    arena = (unsigned char *)map(ARENA + 2 * GUARD, PROT_NONE) + GUARD;
-    mprotect(arena, ARENA, PROT_READ | PROT_WRITE);
+    size_t head = sizeof *threads * SIMT_THREADS_MAX;
+    simt_private_bytes = head + (size_t)STRIDE * SIMT_THREADS_MAX;
+    simt_private = (unsigned char *)simt_map(simt_private_bytes);
+    threads = (struct simt_thread *)simt_private;
+    stacks = simt_private + head;
+    arena = (unsigned char *)simt_map(ARENA + 2 * GUARD) + GUARD;
+    mprotect(arena - GUARD, GUARD, PROT_NONE);
+    mprotect(arena + ARENA, GUARD, PROT_NONE);
 }
 
 static void begin_thread(uint32_t i)
@@ -432,6 +438,8 @@ bool simt_run(const struct simt_launch *l)
     simt_now.threads = dim3(l->threads);
     simt_block.n_threads = l->threads;
     simt_block.n_warps = l->threads / 32;
+    if (simt_race_on)
+        simt_race_launch();
     run_watched(l);
     return !gave_up;
 }

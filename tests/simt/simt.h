@@ -45,6 +45,8 @@ uint64_t simt_switches(void); /* of fibers, since the program began */
 /* A report by the emulation itself: ends the program, or is kept; inside of a kernel it does not return. */
 void simt_report(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+void simt_race_forget(const void *p, size_t bytes); /* global memory that begins anew */
+
 /* ---- gpu_sim: gpu.h over it ------------------------------------------------------------------------------------------- */
 
 int gpu_sim_launch(struct gpu_stream *s, const struct simt_launch *l);

@@ -87,13 +87,24 @@ static inline bool simt_in_smem(const void *p, size_t bytes)
     return at < simt_block.smem_bytes && bytes <= simt_block.smem_bytes - at;
 }
 
+extern unsigned char *simt_private; /* what kernels access besides memory: the stacks and struct simt_thread of all threads */
+extern size_t simt_private_bytes;
+
+static inline bool simt_is_private(const void *p)
+{
+    return (size_t)((const unsigned char *)p - simt_private) < simt_private_bytes;
+}
+
+void *simt_map(size_t bytes); /* zeroed, taken as it is touched, never given back */
+
 /* A report about the running thread. */
 [[noreturn]] void simt_broken(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- simt_race.cc: nothing unless kernels were compiled for it --------------------------------------------------------- */
 
 extern bool simt_race_on;
-void simt_race_block(void); /* a block begins */
+void simt_race_launch(void); /* a launch begins */
+void simt_race_block(void);  /* a block begins */
 void simt_race_sync(uint32_t warps);
 void simt_race_access(const void *p, size_t bytes, bool write, bool atomic, const char *file, int line);
 /* The destination of a copy in flight belongs to nobody until it has landed. */
