@@ -4,6 +4,7 @@
  * ever sums across a register, and decode streams memory in one line. Weights keep their own bits: packing only moves
  * them, and nothing grows (Q6_K alone is widened to bytes). Where a weight mixes quantised and float parts, or the caller
  * wants exact arithmetic, everything becomes f32 tiles: one class per weight, because a row of activations is rounded once.
+ * E4M3 parts are expanded to f32, value times scale, so that such files run here as the reference for a GPU.
  *
  * Rotary pairs: half-split files pair (i, i + rot/2). Scores do not change when q and k are permuted alike, so those rows
  * are packed as pairs side by side, and one rotation serves both orders.
@@ -13,6 +14,7 @@
 
 #include "cpu_half.h"
 #include "mem.h"
+#include "unpack.h"
 
 #include <string.h>
 
@@ -209,6 +211,18 @@ static void pack_as_f32(enum be_type t, const uint8_t *src, uint32_t k, uint8_t 
     }
 }
 
+static void pack_e4m3(const uint8_t *src, float scale, uint32_t k, uint8_t *tile, uint32_t lane)
+{
+    float v[256];
+    for (uint32_t i = 0; i < k; i += 256) {
+        uint32_t n = k - i < 256 ? k - i : 256;
+        unpack_values(BE_E4M3, src, i, n, v);
+        for (uint32_t j = 0; j < n; j++)
+            v[j] *= scale;
+        pack_f32((const uint8_t *)v, n, tile + (size_t)i * 64, lane);
+    }
+}
+
 /* ---- a whole weight ---------------------------------------------------------------------------------------------- */
 
 struct pack_job {
@@ -240,7 +254,9 @@ static void pack_chunk(void *ctx, uint32_t chunk, uint32_t thread)
             from = r / j->w->head_dim * j->w->head_dim + cpu_pack_source_row(j->w, r % j->w->head_dim);
         const uint8_t *row = (const uint8_t *)src->data + from * row_bytes;
         uint8_t *tile = p->data + r / CPU_TILE * p->tile_bytes;
-        if (p->type == src->type)
+        if (src->type == BE_E4M3)
+            pack_e4m3(row, src->scale ? src->scale[from] : 1.0f, j->w->k, tile, r % CPU_TILE);
+        else if (p->type == src->type)
             packers[p->type](row, j->w->k, tile, r % CPU_TILE);
         else
             pack_as_f32(src->type, row, j->w->k, tile, r % CPU_TILE);
@@ -256,7 +272,7 @@ static enum cpu_class class_of(const struct be_weight_desc *d, bool exact)
 {
     bool quant = !exact, bf16 = !exact;
     for (uint32_t i = 0; i < d->n_parts; i++) {
-        quant = quant && !is_float(d->parts[i].type);
+        quant = quant && be_type_block(d->parts[i].type) > 1;
         bf16 = bf16 && d->parts[i].type == BE_BF16;
     }
     return quant ? CPU_INT8 : bf16 ? CPU_BF16 : CPU_F32;
@@ -272,8 +288,6 @@ static int check_parts(const struct be_weight_desc *d, struct err *e)
         const struct be_part *p = &d->parts[i];
         if ((unsigned)p->type >= BE_TYPE_COUNT || p->rows == 0 || p->rows > 1u << 24 || !p->data)
             return err_set(e, ST_EINVAL, "%s: part %u has no rows or an unknown type", name, i);
-        if (p->type == BE_E4M3)
-            return err_set(e, ST_EUNSUP, "%s: the CPU backend does not compute in E4M3", name);
         if (!be_type_row_bytes(p->type, d->k, &bytes))
             return err_set(e, ST_EINVAL, "%s: %s [%u, %u] needs rows in multiples of %u", name,
                            be_type_name(p->type), p->rows, d->k, be_type_block(p->type));

@@ -108,6 +108,46 @@ static void what_is_not_carried_out_is_refused_by_name(void **state)
             "config.json: quantization_config: 'awq' is not supported");
 }
 
+#define QUANT(fields) LLAMA(",\"quantization_config\":{" fields "}")
+#define GROUP(weights)                                                                     \
+    QUANT("\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"group_0\":{\"weights\":" weights \
+          ",\"input_activations\":null}}")
+
+static void e4m3_is_taken_and_other_quantisation_refused(void **state)
+{
+    (void)state;
+    static const char *const taken[] = {
+        GROUP("{\"num_bits\":8,\"type\":\"float\",\"strategy\":\"channel\",\"symmetric\":true,\"group_size\":null}"),
+        GROUP("{\"num_bits\":8,\"type\":\"float\",\"strategy\":\"tensor\"}"),
+        QUANT("\"quant_method\":\"modelopt\",\"quant_algo\":\"FP8\",\"ignore\":[\"lm_head\"]"),
+        QUANT("\"quant_method\":\"fp8\",\"activation_scheme\":\"static\",\"weight_block_size\":null"),
+        QUANT("\"quant_method\":\"fbgemm_fp8\",\"activation_scale_ub\":1200.0"),
+    };
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        read_ok(taken[i], NULL);
+#define CONFIG "config.json: quantization_config"
+    refused(GROUP("{\"num_bits\":4,\"type\":\"int\",\"strategy\":\"group\",\"symmetric\":false}"), ST_EUNSUP,
+            CONFIG ".config_groups.weights: '4-bit int by group, asymmetric' is not supported");
+    refused(GROUP("{\"num_bits\":8,\"type\":\"float\",\"strategy\":\"block\"}"), ST_EUNSUP,
+            CONFIG ".config_groups.weights: '8-bit float by block' is not supported");
+    refused(GROUP("{\"num_bits\":4,\"type\":\"float\",\"strategy\":\"tensor_group\"}"), ST_EUNSUP,
+            CONFIG ".config_groups.weights: '4-bit float by tensor_group' is not supported");
+    refused(GROUP("null"), ST_EFORMAT, CONFIG ".config_groups.weights: expected an object");
+    refused(GROUP("{\"num_bits\":\"x\"}"), ST_EFORMAT,
+            CONFIG ".config_groups.weights: num_bits: expected an integer");
+    refused(QUANT("\"quant_method\":\"compressed-tensors\""), ST_EFORMAT,
+            CONFIG ".config_groups: expected an object of groups");
+    refused(QUANT("\"quant_method\":\"compressed-tensors\",\"sparsity_config\":{\"format\":\"sparse-24-bitmask\"}"), ST_EUNSUP,
+            CONFIG ".sparsity_config: 'sparse-24-bitmask' is not supported");
+    refused(QUANT("\"quant_method\":\"compressed-tensors\",\"transform_config\":{\"config_groups\":{}}"), ST_EUNSUP,
+            CONFIG ": 'transform_config' is not supported");
+    refused(QUANT("\"quant_method\":\"modelopt\",\"quant_algo\":\"NVFP4\""), ST_EUNSUP,
+            CONFIG ".quant_algo: 'NVFP4' is not supported");
+    refused(QUANT("\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]"), ST_EUNSUP,
+            CONFIG ": 'weight_block_size' is not supported");
+    refused(QUANT("\"quant_method\":7"), ST_EFORMAT, CONFIG ".quant_method: expected a string");
+}
+
 static void bad_values_are_named(void **state)
 {
     (void)state;
@@ -157,6 +197,7 @@ int main(void)
         cmocka_unit_test(both_spellings_of_scaling_mean_the_same),
         cmocka_unit_test(mistral_has_a_window_unless_it_says_null),
         cmocka_unit_test(what_is_not_carried_out_is_refused_by_name),
+        cmocka_unit_test(e4m3_is_taken_and_other_quantisation_refused),
         cmocka_unit_test(bad_values_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

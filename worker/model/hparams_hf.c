@@ -1,7 +1,7 @@
 /* hparams_hf: config.json and generation_config.json. Absent fields take transformers' own defaults for the
  * class (Mistral's window is 4096 when nothing is said), since that is what the weights were trained and
  * saved under. As in hparams_gguf, what would change the arithmetic and is not carried out is refused by
- * name. */
+ * name: of quantised weights, all but e4m3 with a scale per tensor or row. */
 #include "hparams.h"
 #include "json.h"
 
@@ -151,18 +151,86 @@ static void read_bos(struct reader *r, struct hparams *h)
         h->bos = (int32_t)v;
 }
 
-static void read_refusals(struct reader *r)
+/* ---- quantization_config: weights in e4m3 with a scale per tensor or row --------------------------------- */
+
+static bool is_set(const cJSON *j)
+{
+    return j != NULL && !cJSON_IsNull(j);
+}
+
+/* One of compressed-tensors' groups. How it would have activations rounded is not read: that is the backend's
+ * own choice. */
+static void check_group(struct reader *r, const cJSON *group)
+{
+    struct reader w = {.obj = json_get(group, "weights")};
+    struct str type = STR_LIT("int"), strategy = STR_LIT("tensor");
+    uint32_t bits = 8;
+    bool symmetric = true;
+    char what[96];
+    if (!cJSON_IsObject(w.obj))
+        w.rc = err_set(&w.e, ST_EFORMAT, "expected an object");
+    if (w.rc == ST_OK)
+        w.rc = json_opt_str(w.obj, "type", &type, &w.e);
+    if (w.rc == ST_OK)
+        w.rc = json_opt_str(w.obj, "strategy", &strategy, &w.e);
+    opt_u32(&w, "num_bits", 1, 64, &bits);
+    opt_bool(&w, "symmetric", &symmetric);
+    snprintf(what, sizeof what, "%" PRIu32 "-bit %.16s by %.16s%s", bits, type.p, strategy.p,
+             symmetric ? "" : ", asymmetric");
+    if (w.rc != ST_OK)
+        r->rc = err_set(&r->e, w.rc, "quantization_config.config_groups.weights: %.150s", w.e.text);
+    else if (!str_eqz(type, "float") || bits != 8 || !symmetric ||
+             !(str_eqz(strategy, "tensor") || str_eqz(strategy, "channel")))
+        refuse(r, "quantization_config.config_groups.weights", str_from(what));
+}
+
+static void check_compressed_tensors(struct reader *r, const cJSON *q)
+{
+    const cJSON *groups = json_get(q, "config_groups"), *transform = json_get(q, "transform_config");
+    const cJSON *sparse = json_get(json_get(q, "sparsity_config"), "format");
+    if (cJSON_IsString(sparse) && strcmp(sparse->valuestring, "dense") != 0)
+        refuse(r, "quantization_config.sparsity_config", str_from(sparse->valuestring));
+    if (is_set(transform) && transform->child != NULL)
+        refuse(r, "quantization_config", STR_LIT("transform_config"));
+    if (r->rc == ST_OK && (!cJSON_IsObject(groups) || groups->child == NULL))
+        r->rc = err_set(&r->e, ST_EFORMAT, "quantization_config.config_groups: expected an object of groups");
+    for (const cJSON *g = groups != NULL ? groups->child : NULL; g != NULL && r->rc == ST_OK; g = g->next)
+        check_group(r, g);
+}
+
+/* Which tensors are e4m3 the file itself says; here is only asked whether their scales are of a known kind. */
+static void check_quantization(struct reader *r)
+{
+    const cJSON *q = json_get(r->obj, "quantization_config");
+    struct str method = STR_LIT("unnamed"), algo = STR_LIT("unnamed");
+    if (r->rc != ST_OK || !is_set(q))
+        return;
+    struct err e = {0};
+    int rc = json_opt_str(q, "quant_method", &method, &e);
+    if (rc == ST_OK)
+        rc = json_opt_str(q, "quant_algo", &algo, &e);
+    if (rc != ST_OK) {
+        r->rc = err_set(&r->e, rc, "quantization_config.%.150s", e.text);
+    } else if (str_eqz(method, "compressed-tensors")) {
+        check_compressed_tensors(r, q);
+    } else if (str_eqz(method, "modelopt")) {
+        if (!str_eqz(algo, "FP8") && !str_eqz(algo, "FP8_PER_CHANNEL_PER_TOKEN"))
+            refuse(r, "quantization_config.quant_algo", algo);
+    } else if (str_eqz(method, "fp8")) {
+        if (is_set(json_get(q, "weight_block_size")))
+            refuse(r, "quantization_config", STR_LIT("weight_block_size"));
+    } else if (!str_eqz(method, "fbgemm_fp8")) {
+        refuse(r, "quantization_config", method);
+    }
+}
+
+static void check_activation(struct reader *r)
 {
     struct str act = STR_LIT("silu");
     if (r->rc == ST_OK)
         r->rc = json_opt_str(r->obj, "hidden_act", &act, &r->e);
     if (!str_eqz(act, "silu"))
         refuse(r, "hidden_act", act);
-    const cJSON *q = json_get(r->obj, "quantization_config");
-    if (q != NULL && !cJSON_IsNull(q)) {
-        const cJSON *method = json_get(q, "quant_method");
-        refuse(r, "quantization_config", str_from(cJSON_IsString(method) ? method->valuestring : "unnamed"));
-    }
 }
 
 static void read_shape(struct reader *r, const struct class_row *row, struct hparams *h)
@@ -211,7 +279,8 @@ static void read_config(struct reader *r, struct hparams *h)
     opt_num(r, "rope_theta", 1, 1e12, &h->rope_theta);
     read_rope(r, "rope_scaling", h);
     read_rope(r, "rope_parameters", h);
-    read_refusals(r);
+    check_activation(r);
+    check_quantization(r);
     read_eos(r, h);
     read_bos(r, h);
 }

@@ -6,6 +6,7 @@
  * seconds at each start. */
 #include "model_state.h"
 #include "hash.h"
+#include "log.h"
 #include "mem.h"
 
 #include <assert.h>
@@ -99,6 +100,25 @@ static void count_dummy(struct model *m)
     m->info.quant = "BF16, random";
 }
 
+static bool ends_with(struct str s, const char *end)
+{
+    size_t n = strlen(end);
+    return s.n >= n && memcmp(s.p + s.n - n, end, n) == 0;
+}
+
+/* Scales for activations or for a KV cache, fixed when the file was made: every backend takes its own. */
+static void log_unused_scales(const struct model *m)
+{
+    uint32_t unused = 0;
+    for (uint32_t i = 0; i < source_n_tensors(&m->src); i++) {
+        struct str name = source_tensor_at(&m->src, i)->name;
+        unused += ends_with(name, "_scale") && !ends_with(name, ".weight_scale");
+    }
+    if (unused != 0)
+        log_info("model", "%s: %" PRIu32 " fixed scales of activations and KV are not used", m->src.name,
+                 unused);
+}
+
 /* Sums over tensors, and the type that the matrices of the layers have most. */
 static void count_tensors(struct model *m)
 {
@@ -107,7 +127,7 @@ static void count_tensors(struct model *m)
     for (uint32_t i = 0; i < source_n_tensors(&m->src); i++) {
         const struct tensor *t = source_tensor_at(&m->src, i);
         uint64_t n;
-        if (!tensor_elements(t, &n) || str_eqz(t->name, "rope_freqs.weight"))
+        if (!tensor_elements(t, &n) || str_eqz(t->name, "rope_freqs.weight") || ends_with(t->name, "_scale"))
             continue;
         m->info.n_params += n;
         m->info.tensor_bytes += t->bytes;
@@ -184,6 +204,7 @@ int model_finish(struct model *m, int rc, struct err *e)
     m->arch = arch_find(m->h.arch); /* the readers of hparams refuse names that it does not know */
     assert(m->arch != NULL);
     describe(m);
+    log_unused_scales(m);
     return ST_OK;
 }
 

@@ -1,10 +1,16 @@
 /* pack: every model family asks for the same four things (matrix, fused matrices, vector, fused biases), each
  * with the same checks. The shape that the config implies is compared here, before a kernel sees a pointer: a
- * lying config ends with a sentence that names both shapes. */
+ * lying config ends with a sentence that names both shapes.
+ *
+ * A matrix of e4m3 comes with scales, "<name>_scale": one for each row or one for all, spelled alike by all
+ * programs that write such files. They are handed on as one per row. Its NaN codes are refused: quantisers
+ * make none, and a backend may read them as numbers. */
 #include "pack.h"
 #include "mem.h"
+#include "unpack.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -80,6 +86,71 @@ static struct be_weight *create(struct pack *p, const struct be_weight_desc *d)
     return NULL;
 }
 
+/* ---- e4m3 ---------------------------------------------------------------------------------------------- */
+
+static bool has_nan_code(const unsigned char *p, size_t n)
+{
+    const uint64_t low = 0x0101010101010101u;
+    uint64_t found = 0, w;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&w, p, 8);
+        found |= (w & 127 * low) + low; /* only 127 + 1 reaches a byte's top bit */
+    }
+    for (; n > 0; p++, n--)
+        found |= (*p & 127u) + 1u;
+    return (found & 128 * low) != 0;
+}
+
+/* Floats of the scale's own shape into one per row. */
+static bool spread_scales(const struct tensor *s, uint64_t rows, float *out)
+{
+    uint64_t n = 1;
+    bool shaped = s->n_dims <= 1 || (s->n_dims == 2 && s->dims[1] == 1);
+    if (!shaped || !tensor_elements(s, &n) || (n != 1 && n != rows))
+        return false;
+    unpack_values((enum be_type)s->type, s->data, 0, (uint32_t)n, out);
+    for (uint64_t i = n; i < rows; i++)
+        out[i] = out[0];
+    return true;
+}
+
+/* The scales of a matrix, one per row, for the caller to free; NULL: p->rc is set. */
+static float *e4m3_scales(struct pack *p, const struct tensor *t)
+{
+    char name[128], found[96];
+    uint64_t rows = t->dims[0];
+    snprintf(name, sizeof name, "%.*s_scale", (int)t->name.n, t->name.p);
+    const struct tensor *s = source_tensor(p->src, name);
+    float *out = mem_alloc(rows * sizeof *out);
+    if (out == NULL) {
+        p->rc = err_set(p->e, ST_ENOMEM, "%s: out of memory", name);
+    } else if (s == NULL) {
+        p->rc = err_set(p->e, ST_EFORMAT, "%s: tensor '%s' is missing beside weights of %s", t->file, name,
+                        t->type_text);
+    } else if (s->type != BE_F32 && s->type != BE_F16 && s->type != BE_BF16) {
+        p->rc = err_set(p->e, ST_EUNSUP, "%s: tensor '%s': scales of type %.20s are not supported", s->file,
+                        name, s->type_text);
+    } else if (!spread_scales(s, rows, out)) {
+        tensor_shape_text(s, found, sizeof found);
+        p->rc = err_set(p->e, ST_EUNSUP,
+                        "%s: tensor '%s': its shape is %s; one scale per row (%" PRIu64
+                        ") or one for all is supported",
+                        s->file, name, found, rows);
+    } else if (has_nan_code(t->data, t->bytes)) {
+        p->rc = err_set(p->e, ST_EFORMAT, "%s: tensor '%.*s' holds NaN", t->file, (int)t->name.n, t->name.p);
+    }
+    for (uint64_t i = 0; i < rows && p->rc == ST_OK; i++)
+        if (!isfinite(out[i]) || out[i] < 0)
+            p->rc = err_set(p->e, ST_EFORMAT, "%s: tensor '%s': the scale of row %" PRIu64 " is %g", s->file,
+                            name, i, (double)out[i]);
+    if (p->rc == ST_OK)
+        return out;
+    mem_free(out);
+    return NULL;
+}
+
+/* ---- matrices and vectors ------------------------------------------------------------------------------ */
+
 bool pack_has(const struct pack *p, const char *name)
 {
     return source_tensor(p->src, name) != NULL;
@@ -89,6 +160,7 @@ struct be_weight *pack_matrix(struct pack *p, enum be_weight_use use, const stru
                               uint32_t n_parts, uint64_t k)
 {
     const struct tensor *t[BE_WEIGHT_PARTS_MAX];
+    float *scales[BE_WEIGHT_PARTS_MAX] = {NULL};
     if (p->rc != ST_OK)
         return NULL;
     struct be_weight_desc d = {.use = use, .k = (uint32_t)k, .n_parts = n_parts, .name = parts[0].name};
@@ -99,17 +171,24 @@ struct be_weight *pack_matrix(struct pack *p, enum be_weight_use use, const stru
     }
     if (p->src->dummy)
         return fill_parts(p, parts, k, &d) ? create(p, &d) : NULL;
-    for (uint32_t i = 0; i < n_parts; i++) {
+    for (uint32_t i = 0; i < n_parts && p->rc == ST_OK; i++) {
         t[i] = need(p, parts[i].name, parts[i].rows, k);
         if (t[i] == NULL)
-            return NULL;
-        d.parts[i] = (struct be_part){
-            .type = (enum be_type)t[i]->type, .rows = (uint32_t)parts[i].rows, .data = t[i]->data};
+            break;
         source_populate(p->src, t[i]);
+        if (t[i]->type == BE_E4M3)
+            scales[i] = e4m3_scales(p, t[i]);
+        d.parts[i] = (struct be_part){.type = (enum be_type)t[i]->type,
+                                      .rows = (uint32_t)parts[i].rows,
+                                      .data = t[i]->data,
+                                      .scale = scales[i]};
     }
-    struct be_weight *w = create(p, &d);
-    for (uint32_t i = 0; i < n_parts && w != NULL; i++)
-        account(p, t[i]);
+    struct be_weight *w = p->rc == ST_OK ? create(p, &d) : NULL;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        mem_free(scales[i]);
+        if (w != NULL)
+            account(p, t[i]);
+    }
     return w;
 }
 
@@ -148,25 +227,6 @@ struct be_weight *pack_vector(struct pack *p, const char *name, uint64_t n)
 
 /* ---- vectors as floats --------------------------------------------------------------------------------- */
 
-static float from_bits(uint32_t u)
-{
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-static float half_to_float(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = h >> 10 & 31, frac = h & 0x3ff;
-    if (exp == 31)
-        return from_bits(sign | 0x7f800000 | frac << 13);
-    if (exp != 0)
-        return from_bits(sign | (exp + 112) << 23 | frac << 13);
-    /* Subnormal: frac * 2^-24, exact in f32. */
-    float v = (float)frac * 0x1p-24f;
-    return sign != 0 ? -v : v;
-}
-
 void pack_floats(struct pack *p, const char *name, uint64_t n, float *out)
 {
     const struct tensor *t = p->rc == ST_OK ? need(p, name, 0, n) : NULL;
@@ -177,15 +237,7 @@ void pack_floats(struct pack *p, const char *name, uint64_t n, float *out)
                         name, t->type_text);
         return;
     }
-    for (uint64_t i = 0; i < n; i++) {
-        uint16_t h;
-        if (t->type == BE_F32) {
-            memcpy(&out[i], t->data + i * 4, 4);
-            continue;
-        }
-        memcpy(&h, t->data + i * 2, 2);
-        out[i] = t->type == BE_F16 ? half_to_float(h) : from_bits((uint32_t)h << 16);
-    }
+    unpack_values((enum be_type)t->type, t->data, 0, (uint32_t)n, out);
     account(p, t);
 }
 
