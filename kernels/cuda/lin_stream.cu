@@ -2,13 +2,14 @@
  *
  * A decode step reads every weight once and does next to nothing with it, so the one aim is to keep memory busy without a pause:
  * at least 48 KB of loads in flight on each SM, across tiles, across barriers and, on sm_90, from before the kernel in front has
- * ended. Hence the shape: a block owns 16 or 32 rows of W at a time, and each of its 8 warps owns one part of k (class L, lin.cuh)
- * and a private ring of stages that it alone fills and drains: the loop has no barrier wider than the warp. At the end of a
- * tile the 8 chains meet in shared memory, 256 threads add them in order and store; meanwhile the rings fill for the next tile.
+ * ended. Hence the shape: a block owns 16 or 32 rows of W at a time, and each of its 8 warps owns one part of k (class L,
+ * lin.cuh) and a private ring of stages that it alone fills and drains: the loop has no barrier wider than the warp. At the end
+ * of a tile the 8 chains meet in shared memory, 256 threads add them in order and store; meanwhile the rings fill for the next
+ * tile.
  *
  * Tokens are the 8-wide side of the mma: one token costs as much tensor time as eight, a few percent of the pipe, and gets the
- * bits that it would get among sixteen. Rejected: dot products on the CUDA cores for m = 1 (more instructions per weight, and other
- * bits), and splitting k over blocks (a second pass or float atomics).
+ * bits that it would get among sixteen. Rejected: dot products on the CUDA cores for m = 1 (more instructions per weight, and
+ * other bits), and splitting k over blocks (a second pass or float atomics).
  */
 #include "lin.cuh"
 

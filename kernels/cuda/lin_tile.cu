@@ -56,8 +56,8 @@ template <int BT> PTX_FN lin_tile_place lin_tile_find(const lin_tile_walk &v, ui
 
 /* Rows first .. first + COUNT - 1 of w or x: zeros for those beyond `rows`. */
 template <class T, int COUNT>
-PTX_FN void lin_tile_load(const lin_tile_walk &v, unsigned char *to, const void *from, uint32_t first, uint32_t rows, size_t pitch,
-                          uint32_t stage)
+PTX_FN void lin_tile_load(const lin_tile_walk &v, unsigned char *to, const void *from, uint32_t first, uint32_t rows,
+                          size_t pitch, uint32_t stage)
 {
     const uint32_t at = stage * LIN_STAGE_ROW + v.chunk * 16, row = first + v.row;
     const unsigned char *src = (const unsigned char *)from + row * pitch + at;
@@ -132,8 +132,8 @@ template <int PITCH> PTX_FN void lin_tile_put_gated(const cu_lin &p, const float
 /* A warp's rows n0 .. n0 + 31 of tokens from token0 on to y. In the fragments a lane has rows g and g + 8 of two tokens; through
  * its strip of shared memory a warp stores 32 neighbouring outputs of a token at a time. */
 template <int BT>
-PTX_FN void lin_tile_finish(const cu_lin &p, const float (&total)[lin_tile_shape<BT>::RT][lin_tile_shape<BT>::NT][4], float *strip,
-                            uint32_t n0, uint32_t token0)
+PTX_FN void lin_tile_finish(const cu_lin &p, const float (&total)[lin_tile_shape<BT>::RT][lin_tile_shape<BT>::NT][4],
+                            float *strip, uint32_t n0, uint32_t token0)
 {
     using S = lin_tile_shape<BT>;
     const uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;

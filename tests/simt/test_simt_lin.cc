@@ -22,7 +22,7 @@ typedef int lin_fn(struct gpu_stream *s, const struct cu_lin *p);
 static struct gpu *gpu;
 static struct gpu_stream *stream;
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------------ */
+/* ---- numbers ---------------------------------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t *state)
 {
@@ -62,7 +62,7 @@ static double get(const void *array, uint8_t type, size_t i)
     return type == CU_BF16 ? ptx_bf16_lo(v) : ptx_f16_f32(v);
 }
 
-/* ---- a case: a linear and its memory -------------------------------------------------------------------------------------- */
+/* ---- a case: a linear and its memory ---------------------------------------------------------------------------------- */
 
 enum { SPARE_ROWS = 3, PATTERN = 0x5a };
 
@@ -138,7 +138,7 @@ static void case_make(struct lin_case *c, const struct shape *s, uint64_t seed)
     p->ldx = s->k + 64 * below(&r, 2);
     p->n_out = outputs - below(&r, 8 < outputs ? 8 : outputs);
     p->ldy = outputs + 4 * below(&r, 3);
-    const float size = s->wt == CU_E4M3 ? 4.0f : 1.0f;
+    const float size = s->wt == CU_E4M3 ? 1.5f : 1.0f;
     void *w = filled(c, (size_t)(s->n + SPARE_ROWS) * s->k * bytes, 0xff);
     void *x = filled(c, (size_t)(s->m + SPARE_ROWS) * p->ldx * bytes, 0xff);
     p->w = w;
@@ -172,7 +172,7 @@ static void run(lin_fn *fn, const struct cu_lin *p)
     assert_int_equal(gpu_stream_sync(stream), ST_OK);
 }
 
-/* ---- the reference --------------------------------------------------------------------------------------------------------- */
+/* ---- the reference ---------------------------------------------------------------------------------------------------- */
 
 struct value {
     double v, err; /* err: what class L may be off by, on any GPU (KERNELS design, 14.3) */
@@ -229,13 +229,13 @@ static void check(const struct lin_case *c, const char *name)
             good = memcmp((unsigned char *)p->y + i * bytes, c->before + i * bytes, bytes) == 0;
         }
         if (!good)
-            fail_msg("%s seed %llu: types %d -> %d, epilogue %d, m %u n %u (%u) k %u: token %u column %u is %.9g, want %.9g +- %.3g",
-                     name, (unsigned long long)c->seed, p->wt, p->yt, p->epilogue, p->m, p->n, p->n_out, p->k, token, column,
+            fail_msg("%s seed %llu: types %d -> %d, epilogue %d, m %u n %u (%u) k %u: token %u column %u is %.9g, "
+                     "want %.9g +- %.3g", name, (unsigned long long)c->seed, p->wt, p->yt, p->epilogue, p->m, p->n, p->n_out, p->k, token, column,
                      get(p->y, p->yt, i), want.v, want.err);
     }
 }
 
-/* ---- the tests --------------------------------------------------------------------------------------------------------------- */
+/* ---- the tests -------------------------------------------------------------------------------------------------------- */
 
 static const uint8_t types[] = {CU_BF16, CU_F16, CU_E4M3};
 static const struct {
@@ -275,6 +275,21 @@ static void test_tile_values(void **)
     check_all(cu_lin_tile, "lin_tile", ms, COUNT(ms), ns, COUNT(ns));
 }
 
+static void test_random_shapes(void **)
+{
+    for (uint64_t seed = 5000; seed < 5120; seed++) {
+        uint64_t r = seed;
+        const bool streams = below(&r, 2);
+        const uint32_t t = below(&r, COUNT(types)), o = below(&r, COUNT(outputs)), m = 1 + below(&r, streams ? 16 : 150);
+        const struct shape s = {types[t], outputs[o].yt, outputs[o].epilogue, m, 16 * (1 + below(&r, 35)), 64 * (1 + below(&r, 20))};
+        struct lin_case c;
+        case_make(&c, &s, seed);
+        run(streams ? cu_lin_stream : cu_lin_tile, &c.p);
+        check(&c, streams ? "lin_stream" : "lin_tile");
+        case_free(&c);
+    }
+}
+
 /* Rows first .. first + m - 1 of the case as a linear of their own; the result's first m rows must be those of `want`. */
 static void same_rows(struct lin_case *c, lin_fn *fn, const char *name, const unsigned char *want, uint32_t first, uint32_t m)
 {
@@ -290,8 +305,8 @@ static void same_rows(struct lin_case *c, lin_fn *fn, const char *name, const un
     run(fn, &p);
     for (uint32_t i = 0; i < m; i++)
         if (memcmp(y + i * pitch, want + (first + i) * pitch, pitch))
-            fail_msg("seed %llu, type %d, epilogue %d, n %u k %u: row %u of %u from %s has other bits", (unsigned long long)c->seed,
-                     p.wt, p.epilogue, p.n, p.k, first + i, m, name);
+            fail_msg("seed %llu, type %d, epilogue %d, n %u k %u: row %u of %u from %s has other bits",
+                     (unsigned long long)c->seed, p.wt, p.epilogue, p.n, p.k, first + i, m, name);
     gpu_host_free(gpu, y);
 }
 
@@ -305,9 +320,13 @@ static void test_same_bits_whatever_the_batch(void **)
             const struct shape s = {types[t], outputs[o].yt, outputs[o].epilogue, M, N, ks[i]};
             struct lin_case c;
             case_make(&c, &s, seed);
-            memset((unsigned char *)c.p.x + 3 * (size_t)c.p.ldx * cu_type_bytes((enum cu_type)s.wt), 0xff, 2); /* a NaN in row 3 */
+            const size_t row = (size_t)c.p.ldx * cu_type_bytes((enum cu_type)s.wt);
+            memset((unsigned char *)c.p.x + 3 * row, 0xff, 2); /* a NaN */
             run(cu_lin_tile, &c.p);
             const unsigned char *want = (const unsigned char *)c.p.y;
+            for (uint32_t token = 0; token < M; token++)
+                for (uint32_t n = 0; n < c.p.n_out; n++)
+                    assert_int_equal(isnan(get(want, c.p.yt, (size_t)token * c.p.ldy + n)) != 0, token == 3);
             uint64_t r = seed;
             same_rows(&c, cu_lin_tile, "lin_tile", want, below(&r, 64), 65 + below(&r, 5)); /* other columns of tiles of 128 */
             same_rows(&c, cu_lin_tile, "lin_tile", want, 2, 33 + below(&r, 32));
@@ -423,6 +442,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stream_values),
         cmocka_unit_test(test_tile_values),
+        cmocka_unit_test(test_random_shapes),
         cmocka_unit_test(test_same_bits_whatever_the_batch),
         cmocka_unit_test(test_blocks_walk_over_tiles),
         cmocka_unit_test(test_refusals),
