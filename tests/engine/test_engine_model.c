@@ -1,7 +1,7 @@
 /* Goal: every schedule gives the tokens of the one-at-a-time run, now on real models and the real CPU backend. Method: the
  * tiny models of tests/golden/model; each request of a random schedule is first run alone (one slot, no prefix cache, whole
- * prompts), then all of them together in a random engine (see schedules.h), and compared token for token and bit for bit of
- * their log-probabilities. A failing (model, seed) is printed. */
+ * prompts), then all of them together in a random engine (see schedules.h), once with one step under way and once with two
+ * (late_cpu.h), and compared token for token and bit for bit of their log-probabilities. A failing (model, seed) is printed. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "drive.h"
+#include "late_cpu.h"
 #include "mem.h"
 #include "model.h"
 #include "schedules.h"
@@ -29,7 +30,7 @@ static const struct {
     {"llama3_rope", "c", BE_F16, 1},
 };
 
-static struct job jobs[SCHEDULE_JOBS], alone[SCHEDULE_JOBS];
+static struct job jobs[SCHEDULE_JOBS], alone[SCHEDULE_JOBS], played[SCHEDULE_JOBS];
 
 static struct engine *open_engine(struct engine_options *o, struct be *be, struct model *m)
 {
@@ -42,6 +43,13 @@ static struct engine *open_engine(struct engine_options *o, struct be *be, struc
     return g;
 }
 
+static void copy_job(struct job *to, const struct job *from)
+{
+    *to = *from;
+    to->r.prompt = to->prompt;
+    to->r.bias = to->bias;
+}
+
 static void run_alone(struct be *be, struct model *m, enum be_type kv_type, uint32_t n_jobs)
 {
     struct engine_options o = {.max_num_seqs = 1,
@@ -52,9 +60,7 @@ static void run_alone(struct be *be, struct model *m, enum be_type kv_type, uint
                                .kv_type = kv_type};
     struct engine *g = open_engine(&o, be, m);
     for (uint32_t i = 0; i < n_jobs; i++) {
-        alone[i] = jobs[i];
-        alone[i].r.prompt = alone[i].prompt;
-        alone[i].r.bias = alone[i].bias;
+        copy_job(&alone[i], &jobs[i]);
         alone[i].submit_at = 0;
         alone[i].cancel_at = alone[i].cancel_after = DRIVE_NEVER;
         struct drive d = {.g = g, .jobs = &alone[i], .n_jobs = 1};
@@ -75,6 +81,21 @@ static void compare(const struct job *j, const struct job *lone)
     assert_int_equal(j->finish, lone->finish);
 }
 
+static void run_together(struct engine_options o, struct be *be, struct model *m, uint32_t n_jobs)
+{
+    uint64_t live = mem_live();
+    struct engine *g = open_engine(&o, be, m);
+    for (uint32_t i = 0; i < n_jobs; i++)
+        copy_job(&played[i], &jobs[i]);
+    struct drive d = {.g = g, .jobs = played, .n_jobs = n_jobs};
+    drive_run(&d);
+    drive_check_empty(g);
+    engine_destroy(g);
+    assert_int_equal(mem_live(), live);
+    for (uint32_t i = 0; i < n_jobs; i++)
+        compare(&played[i], &alone[i]);
+}
+
 static void run_schedule(struct be *be, struct model *m, enum be_type kv_type, uint64_t seed)
 {
     struct engine_options o;
@@ -89,16 +110,11 @@ static void run_schedule(struct be *be, struct model *m, enum be_type kv_type, u
         jobs[i].r.min_p = rnd(3) ? 0 : 0.05f;
         jobs[i].r.n_logprobs = (int32_t)rnd(3);
     }
+    late_cpu_off(be);
     run_alone(be, m, kv_type, n_jobs);
-    uint64_t live = mem_live();
-    struct engine *g = open_engine(&o, be, m);
-    struct drive d = {.g = g, .jobs = jobs, .n_jobs = n_jobs};
-    drive_run(&d);
-    drive_check_empty(g);
-    engine_destroy(g);
-    assert_int_equal(mem_live(), live);
-    for (uint32_t i = 0; i < n_jobs; i++)
-        compare(&jobs[i], &alone[i]);
+    run_together(o, be, m, n_jobs);
+    late_cpu_on(be);
+    run_together(o, be, m, n_jobs);
 }
 
 static void every_schedule_gives_the_tokens_of_the_lone_run(void **state)
@@ -113,8 +129,11 @@ static void every_schedule_gives_the_tokens_of_the_lone_run(void **state)
         struct be_options bo = {.device = "cpu", .threads = fixtures[i].threads, .cpu_isa = fixtures[i].isa};
         struct model_load_options lo = {.max_context = SCHEDULE_CONTEXT, .max_rows = 256};
         snprintf(path, sizeof path, "%s/tests/golden/model/%s", STATOR_SOURCE_DIR, fixtures[i].path);
-        if (be_create(&be, &bo, &e) != ST_OK || model_open(&m, path, &e) != ST_OK ||
-            model_load(m, be, &lo, &e) != ST_OK)
+        if (be_create(&be, &bo, &e) != ST_OK || model_open(&m, path, &e) != ST_OK)
+            fail_msg("%s: %s", path, e.text);
+        late_cpu_open(be);
+        late_cpu_on(be);
+        if (model_load(m, be, &lo, &e) != ST_OK)
             fail_msg("%s: %s", path, e.text);
         for (uint64_t k = 0; k < SCHEDULES_EACH; k++) {
             uint64_t seed = k < SCHEDULES_EACH / 2 ? 1000 * i + k : fresh + 1000 * i + k;
