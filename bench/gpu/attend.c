@@ -1,0 +1,254 @@
+/* One layer's attention, over a pool of several layers that take turns, so that a small batch finds cold KV too. Block tables are
+ * shuffled. The plan is the backend's own. */
+#include "attend.h"
+
+#include "cu_attn.h"
+#include "mem.h"
+
+#include <string.h>
+
+enum { BLOCK_TOKENS = 16, ROWS_MAX = 8192, SPANS_MAX = 256, LAYERS_MAX = 32, COLD_BYTES = 128 << 20, CALLS = 32 };
+#define ATTEND_POOL ((size_t)24 << 30)
+
+struct model {
+    const char *name;
+    uint32_t n_heads, n_kv_heads, head_dim;
+};
+
+static const struct model llama8 = {"8B", 32, 8, 128}, llama70 = {"70B/8", 8, 1, 128}, smol = {"135M", 9, 3, 64};
+
+/* `batch` sequences of `prefix` tokens that get `rows` more each. */
+struct workload {
+    const struct model *model;
+    uint32_t batch, prefix, rows;
+};
+
+struct attend {
+    struct rig *r;
+    size_t pool_bytes;
+    struct cu_attn p; /* of list 0 */
+    struct cu_attn_plan plan;
+    struct cu_attn_item *items[2]; /* device */
+    uint8_t *q, *y;
+};
+
+static int call(void *ctx, struct gpu_stream *s, uint32_t i)
+{
+    struct attend *a = ctx;
+    struct cu_attn p = a->p;
+    int rc = ST_OK;
+    p.layer = i % p.kv.n_layers;
+    if (a->plan.n_items[0] > 0)
+        rc = cu_attn_rows16(s, &p);
+    p.items = a->items[1];
+    p.ctas = a->plan.n_items[1];
+    return rc == ST_OK && p.ctas > 0 ? cu_attn_rows128(s, &p) : rc;
+}
+
+/* The pool's geometry for as many layers as make it cold; false: one layer does not fit. */
+static bool shape_kv(struct attend *a, const struct workload *w, enum cu_type t)
+{
+    struct cu_kv *kv = &a->p.kv;
+    uint64_t blocks = (w->prefix + w->rows + BLOCK_TOKENS - 1) / BLOCK_TOKENS * (uint64_t)w->batch;
+    uint64_t heads = 2ull * w->model->n_kv_heads * BLOCK_TOKENS, data = heads * w->model->head_dim * cu_type_bytes(t);
+    uint64_t layers = COLD_BYTES / (blocks * data) + 1;
+    layers = layers > LAYERS_MAX ? LAYERS_MAX : layers;
+    kv->n_blocks = (uint32_t)blocks;
+    kv->n_layers = (uint32_t)layers;
+    kv->n_kv_heads = w->model->n_kv_heads;
+    kv->head_dim = w->model->head_dim;
+    kv->block_tokens = BLOCK_TOKENS;
+    kv->type = (uint8_t)t;
+    kv->scale_offset = data * layers;
+    kv->block_stride = (data + (t == CU_E4M3 ? heads : 0)) * layers;
+    kv->block_stride = (kv->block_stride + 4095) / 4096 * 4096;
+    return blocks * kv->block_stride <= a->pool_bytes;
+}
+
+/* Random values; scales of one. */
+static int fill_kv(struct attend *a)
+{
+    const struct cu_kv *kv = &a->p.kv;
+    size_t per_copy = ((size_t)16 << 20) / kv->block_stride + 1, chunk = per_copy * kv->block_stride;
+    uint8_t *host = gpu_host_alloc(a->r->gpu, chunk);
+    int rc = host == NULL ? ST_ENOMEM : rig_fill(a->r, kv->pool, chunk < a->pool_bytes ? chunk : a->pool_bytes, kv->type, 1);
+    if (rc == ST_OK)
+        rc = gpu_copy(a->r->stream, host, kv->pool, chunk);
+    if (rc == ST_OK)
+        rc = gpu_stream_sync(a->r->stream);
+    for (size_t i = 0; i < per_copy && rc == ST_OK && kv->type == CU_E4M3; i++)
+        memset(host + i * kv->block_stride + kv->scale_offset, 127, kv->block_stride - kv->scale_offset);
+    size_t all = kv->n_blocks * kv->block_stride;
+    for (size_t at = 0; at < all && rc == ST_OK; at += chunk)
+        rc = gpu_copy(a->r->stream, kv->pool + at, host, all - at < chunk ? all - at : chunk);
+    if (rc == ST_OK)
+        rc = gpu_stream_sync(a->r->stream);
+    gpu_host_free(a->r->gpu, host);
+    return rc;
+}
+
+/* A device copy of a host array, or NULL. */
+static void *to_device(struct rig *r, const void *host, size_t bytes)
+{
+    uint8_t *pinned = gpu_host_alloc(r->gpu, bytes), *d = gpu_alloc(r->gpu, bytes);
+    bool ok = pinned != NULL && d != NULL;
+    if (ok) {
+        if (bytes > 0)
+            memcpy(pinned, host, bytes);
+        ok = gpu_copy(r->stream, d, pinned, bytes) == ST_OK && gpu_stream_sync(r->stream) == ST_OK;
+    }
+    gpu_host_free(r->gpu, pinned);
+    if (ok)
+        return d;
+    gpu_free(r->gpu, d);
+    return NULL;
+}
+
+static uint32_t *shuffled(uint32_t n)
+{
+    uint32_t *table = mem_alloc((size_t)n * sizeof *table), seed = 7;
+    for (uint32_t i = 0; table != NULL && i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        uint32_t j = (uint32_t)(((uint64_t)seed * (i + 1)) >> 32);
+        table[i] = table[j];
+        table[j] = i;
+    }
+    return table;
+}
+
+static void free_plan(struct attend *a)
+{
+    struct gpu *g = a->r->gpu;
+    gpu_free(g, a->items[0]);
+    gpu_free(g, a->items[1]);
+    gpu_free(g, (void *)a->p.begin);
+    gpu_free(g, (void *)a->p.tables);
+    gpu_free(g, (void *)a->p.n_items);
+    gpu_free(g, a->p.partials);
+    gpu_free(g, a->p.counters);
+    mem_free(a->plan.items[0]);
+    mem_free(a->plan.items[1]);
+    mem_free(a->plan.begin);
+    a->items[0] = a->items[1] = NULL;
+    a->plan = (struct cu_attn_plan){0};
+    a->p.begin = a->p.tables = a->p.n_items = a->p.counters = NULL;
+    a->p.partials = NULL;
+}
+
+/* The backend's plan for the workload, on the host. */
+static int host_plan(struct attend *a, const struct workload *w)
+{
+    const struct model *m = w->model;
+    struct cu_attn_shape shape = {m->n_heads, m->n_kv_heads, m->head_dim, BLOCK_TOKENS, a->p.ctas};
+    struct cu_attn_span spans[SPANS_MAX];
+    struct cu_attn_plan *plan = &a->plan;
+    uint32_t blocks = a->p.kv.n_blocks / w->batch;
+    cu_attn_bounds(&shape, w->batch * w->rows, w->batch, w->prefix + w->rows, plan);
+    for (int i = 0; i < 2; i++)
+        plan->items[i] = mem_zalloc(plan->max_items[i] + 1, sizeof *plan->items[i]);
+    plan->begin = mem_zalloc(a->p.ctas + 1, sizeof *plan->begin);
+    if (!plan->items[0] || !plan->items[1] || !plan->begin)
+        return ST_ENOMEM;
+    for (uint32_t i = 0; i < w->batch; i++)
+        spans[i] = (struct cu_attn_span){i * w->rows, w->rows, w->prefix, i * blocks};
+    return cu_attn_make_plan(&shape, spans, w->batch, plan);
+}
+
+static int make_plan(struct attend *a, const struct workload *w)
+{
+    struct cu_attn *p = &a->p;
+    const struct cu_attn_plan *plan = &a->plan;
+    uint32_t *table = shuffled(p->kv.n_blocks);
+    int rc = table != NULL ? host_plan(a, w) : ST_ENOMEM;
+    if (rc == ST_OK) {
+        for (int i = 0; i < 2; i++)
+            a->items[i] = to_device(a->r, plan->items[i], (plan->n_items[i] + 1) * sizeof *plan->items[i]);
+        p->items = a->items[0];
+        p->begin = to_device(a->r, plan->begin, (p->ctas + 1) * sizeof *plan->begin);
+        p->tables = to_device(a->r, table, p->kv.n_blocks * sizeof *table);
+        p->n_items = to_device(a->r, &plan->n_items[1], sizeof plan->n_items[1]);
+        p->partials = gpu_alloc(a->r->gpu, ((size_t)plan->n_partials + 1) * (p->kv.head_dim + 2) * sizeof(float));
+        p->counters = gpu_alloc(a->r->gpu, ((size_t)plan->n_counters + 1) * sizeof(uint32_t));
+        if (!a->items[0] || !a->items[1] || !p->begin || !p->tables || !p->n_items || !p->partials || !p->counters)
+            rc = ST_ENOMEM;
+    }
+    mem_free(table);
+    return rc;
+}
+
+static void print(struct rig *r, const struct workload *w, enum cu_type t, double us)
+{
+    const struct model *m = w->model;
+    double row = 2.0 * m->n_kv_heads * (m->head_dim * cu_type_bytes(t) + (t == CU_E4M3));
+    double context = w->prefix + w->rows, bytes = w->batch * context * row;
+    double pairs = (double)w->batch * w->rows * (w->prefix + (w->rows + 1) / 2.0);
+    double flop = 4 * pairs * m->n_heads * m->head_dim;
+    double bound = bytes / r->copy_gbs / 1e3;
+    if (r->gemm_tflops > 0 && flop / r->gemm_tflops / 1e6 > bound)
+        bound = flop / r->gemm_tflops / 1e6;
+    rig_row(r, "%s,%s,%u,%u,%u,%.1f,%.0f,%.1f,%.3f", m->name, t == CU_E4M3 ? "e4m3" : "bf16", w->batch, w->prefix, w->rows, us,
+            bytes / us / 1e3, flop / us / 1e6, bound / us);
+}
+
+static int one(struct attend *a, const struct workload *w, enum cu_type t)
+{
+    const struct model *m = w->model;
+    double us = 0;
+    a->p.n_heads = m->n_heads;
+    a->p.ldy = m->n_heads * m->head_dim;
+    a->p.scale = m->head_dim == 64 ? 0.125f : 0.08838835f;
+    a->p.ctas = cu_attn_ctas(a->r->info, m->head_dim, t);
+    if (!shape_kv(a, w, t)) {
+        rig_row(a->r, "%s,%s,%u,%u,%u,skipped: no room for its KV,,,", m->name, t == CU_E4M3 ? "e4m3" : "bf16", w->batch,
+                w->prefix, w->rows);
+        return ST_OK;
+    }
+    int rc = fill_kv(a);
+    if (rc == ST_OK)
+        rc = make_plan(a, w);
+    if (rc == ST_OK)
+        rc = rig_time(a->r, call, a, w->rows > 1 ? 4 : CALLS, &us);
+    if (rc == ST_OK)
+        print(a->r, w, t, us);
+    free_plan(a);
+    return rc;
+}
+
+static const struct workload workloads[] = {
+    {&llama8, 1, 499, 1},     {&llama8, 8, 499, 1},     {&llama8, 32, 499, 1},   {&llama8, 64, 499, 1},   {&llama8, 128, 499, 1},
+    {&llama8, 200, 499, 1},   {&llama8, 256, 499, 1},   {&llama8, 1, 1999, 1},   {&llama8, 8, 1999, 1},   {&llama8, 32, 1999, 1},
+    {&llama8, 64, 1999, 1},   {&llama8, 128, 1999, 1},  {&llama8, 256, 1999, 1}, {&llama8, 1, 7999, 1},   {&llama8, 8, 7999, 1},
+    {&llama8, 32, 7999, 1},   {&llama8, 128, 7999, 1},  {&llama8, 1, 19999, 1},  {&llama8, 38, 19999, 1}, {&llama8, 1, 99999, 1},
+    {&llama70, 1, 499, 1},    {&llama70, 32, 499, 1},   {&llama70, 256, 499, 1}, {&llama70, 32, 7999, 1}, {&smol, 1, 499, 1},
+    {&smol, 32, 499, 1},      {&smol, 256, 499, 1},     {&llama8, 1, 0, 512},    {&llama8, 1, 0, 2048},   {&llama8, 1, 0, 8192},
+    {&llama8, 1, 18432, 2048}, {&llama70, 1, 0, 2048},  {&smol, 1, 0, 2048},
+};
+
+int attend_bench(struct rig *r)
+{
+    struct attend a = {.r = r};
+    uint64_t room = 0, total = 0;
+    static const enum cu_type types[] = {CU_BF16, CU_E4M3};
+    size_t rows_bytes = (size_t)ROWS_MAX * 32 * 128 * 2;
+    int rc = gpu_memory(r->gpu, &room, &total);
+    a.pool_bytes = room < ATTEND_POOL + ((size_t)4 << 30) ? room / 2 : ATTEND_POOL;
+    a.p.xt = CU_BF16;
+    a.q = gpu_alloc(r->gpu, rows_bytes);
+    a.y = gpu_alloc(r->gpu, rows_bytes);
+    a.p.kv.pool = gpu_alloc(r->gpu, a.pool_bytes);
+    a.p.q = a.q;
+    a.p.y = a.y;
+    if (rc == ST_OK && (!a.q || !a.y || !a.p.kv.pool))
+        rc = ST_ENOMEM;
+    if (rc == ST_OK)
+        rc = rig_fill(r, a.q, rows_bytes, CU_BF16, 1);
+    rig_table(r, "attention", "model,kv,batch,prefix,rows,us,gbs,tflops,share");
+    for (int t = 0; t < 2; t++)
+        for (size_t i = 0; i < sizeof workloads / sizeof *workloads && rc == ST_OK; i++)
+            rc = one(&a, &workloads[i], types[t]);
+    rig_table_end(r);
+    gpu_free(r->gpu, a.q);
+    gpu_free(r->gpu, a.y);
+    gpu_free(r->gpu, a.p.kv.pool);
+    return rc;
+}
