@@ -268,6 +268,7 @@ int model_load(struct model *m, struct be *be, const struct model_load_options *
         o->progress(o->user, p.total, p.total);
     m->max_context = limits.max_context;
     m->max_rows = limits.max_rows;
+    m->pending_tokens = be->ops->depth > 1;
     return ST_OK;
 }
 
@@ -291,8 +292,11 @@ void model_kv_shape(const struct model *m, uint32_t block_tokens, uint32_t n_blo
 static bool batch_fits(const struct model *m, const struct be_batch *b)
 {
     bool ok = b->n_rows <= m->max_rows && b->n_logits <= b->n_rows;
-    for (uint32_t i = 0; i < b->n_rows && ok; i++)
-        ok = b->positions[i] < m->max_context && b->tokens[i] >= 0 && (uint32_t)b->tokens[i] < m->h.vocab;
+    for (uint32_t i = 0; i < b->n_rows && ok; i++) {
+        bool known = b->tokens[i] >= 0;
+        ok = b->positions[i] < m->max_context &&
+             (known ? (uint32_t)b->tokens[i] < m->h.vocab : m->pending_tokens);
+    }
     return ok;
 }
 

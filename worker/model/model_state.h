@@ -15,6 +15,7 @@ struct model {
     const struct arch *arch;
     void *net; /* the family's own; NULL before load */
     uint32_t max_context, max_rows;
+    bool pending_tokens; /* a batch may hold BE_TOKEN_PREV: the backend looks it up */
 };
 
 int model_begin(struct model **out, const char *path, struct err *e);
