@@ -230,7 +230,8 @@ static void check(const struct lin_case *c, const char *name)
         }
         if (!good)
             fail_msg("%s seed %llu: types %d -> %d, epilogue %d, m %u n %u (%u) k %u: token %u column %u is %.9g, "
-                     "want %.9g +- %.3g", name, (unsigned long long)c->seed, p->wt, p->yt, p->epilogue, p->m, p->n, p->n_out, p->k, token, column,
+                     "want %.9g +- %.3g",
+                     name, (unsigned long long)c->seed, p->wt, p->yt, p->epilogue, p->m, p->n, p->n_out, p->k, token, column,
                      get(p->y, p->yt, i), want.v, want.err);
     }
 }
@@ -280,8 +281,9 @@ static void test_random_shapes(void **)
     for (uint64_t seed = 5000; seed < 5120; seed++) {
         uint64_t r = seed;
         const bool streams = below(&r, 2);
-        const uint32_t t = below(&r, COUNT(types)), o = below(&r, COUNT(outputs)), m = 1 + below(&r, streams ? 16 : 150);
-        const struct shape s = {types[t], outputs[o].yt, outputs[o].epilogue, m, 16 * (1 + below(&r, 35)), 64 * (1 + below(&r, 20))};
+        const uint32_t t = below(&r, COUNT(types)), o = below(&r, COUNT(outputs));
+        const uint32_t m = 1 + below(&r, streams ? 16 : 150), n = 16 * (1 + below(&r, 35)), k = 64 * (1 + below(&r, 20));
+        const struct shape s = {types[t], outputs[o].yt, outputs[o].epilogue, m, n, k};
         struct lin_case c;
         case_make(&c, &s, seed);
         run(streams ? cu_lin_stream : cu_lin_tile, &c.p);
