@@ -1,0 +1,275 @@
+/* attn_io: how the attention kernels reach memory: an item's rows and tokens, KV and q to shared memory, results, records of
+ * splits and the last arriver that merges them.
+ *
+ * Owns     nothing.
+ * Units    tokens, packed rows of an item, tiles of 64 tokens; token numbers are positions of the sequence.
+ * States   a counter goes from 0 to n_parts - 1 and back to 0 within one launch.
+ * Threads  the whole block makes every call that has THREADS; the others are for any.
+ * Errors   attn_check: ST_EINVAL.
+ * Bounds   head_dim a multiple of 16 up to 128, block_tokens a multiple of 16.
+ * Source   KERNELS design, sections 4.1 to 4.5. Records are per (split, packed row), never of several splits merged: so a result
+ *          does not depend on how splits were dealt out.
+ */
+#ifndef STATOR_ATTN_IO_CUH
+#define STATOR_ATTN_IO_CUH
+
+#include "attn.cuh"
+
+struct attn_params {
+    struct cu_attn a;
+    uint32_t group;  /* query heads of a kv head */
+    uint32_t window; /* 2^31 - 1: none */
+    float scale2;    /* scale * log2(e) */
+};
+
+/* ---- on the host ------------------------------------------------------------------------------------------------------------ */
+
+static inline int attn_check(const struct cu_attn *a, struct attn_params *out)
+{
+    const struct cu_kv *kv = &a->kv;
+    if ((a->xt != CU_BF16 && a->xt != CU_F16) || (kv->type != a->xt && kv->type != CU_E4M3))
+        return ST_EINVAL;
+    if (kv->head_dim == 0 || kv->head_dim % 16 || kv->head_dim > 128 || kv->block_tokens == 0 || kv->block_tokens % 16)
+        return ST_EINVAL;
+    if (kv->n_kv_heads == 0 || a->n_heads == 0 || a->n_heads % kv->n_kv_heads || a->layer >= kv->n_layers)
+        return ST_EINVAL;
+    if (a->ldy < a->n_heads * kv->head_dim || a->ldy % 2 || kv->block_stride % 16 || kv->scale_offset % 16)
+        return ST_EINVAL;
+    out->a = *a;
+    out->group = a->n_heads / kv->n_kv_heads;
+    out->window = a->window == 0 || a->window > 0x7fffffff ? 0x7fffffff : a->window;
+    out->scale2 = a->scale * 1.44269504088896341f;
+    return ST_OK;
+}
+
+/* ---- what an item covers ------------------------------------------------------------------------------------------------------ */
+
+struct attn_range {
+    uint32_t lo, hi;         /* tokens that some row sees */
+    uint32_t tile, tile_end; /* of its splits; at least one, which may be empty (zeros) where all of it is behind the window */
+};
+
+PTX_FN attn_range attn_range_of(const attn_params &p, const cu_attn_item &it)
+{
+    const uint32_t first = it.pos0 + it.row0 / p.group + 1, begin = it.split0 * ATTN_SPLIT_TILES;
+    const uint32_t end = it.split1 * ATTN_SPLIT_TILES;
+    attn_range r;
+    r.hi = it.pos0 + (it.row0 + it.n_rows - 1) / p.group + 1;
+    r.lo = first > p.window ? first - p.window : 0;
+    r.tile = r.lo / CU_KV_TILE;
+    r.tile = r.tile < begin ? begin : r.tile < end ? r.tile : end - 1;
+    r.tile_end = (r.hi + CU_KV_TILE - 1) / CU_KV_TILE;
+    r.tile_end = r.tile_end < end ? r.tile_end : end;
+    return r;
+}
+
+PTX_FN uint32_t attn_row_pos(const attn_params &p, const cu_attn_item &it, uint32_t row)
+{
+    row = row < it.n_rows ? row : it.n_rows - 1u; /* rows that do not exist are computed with zeros for q, and dropped */
+    return it.pos0 + (it.row0 + row) / p.group;
+}
+
+/* Index of a row's q among all [token][head]. */
+PTX_FN size_t attn_row_index(const attn_params &p, const cu_attn_item &it, uint32_t row)
+{
+    const uint32_t token = (it.row0 + row) / p.group, head = (it.row0 + row) % p.group;
+    return (size_t)(it.token0 + token) * p.a.n_heads + it.kv_head * p.group + head;
+}
+
+/* ---- to shared memory ---------------------------------------------------------------------------------------------------------- */
+
+/* Where a tile lies: each lane knows it for tokens 16 * (lane % 4) to + 15, which are in one block. */
+struct attn_place {
+    uint32_t block, offset;
+};
+
+PTX_FN attn_place attn_find(const attn_params &p, const cu_attn_item &it, uint32_t tile, uint32_t hi)
+{
+    uint32_t token = tile * CU_KV_TILE + threadIdx.x % 4 * 16;
+    token = token < hi ? token : hi - 1; /* the table ends there */
+    attn_place at;
+    at.block = p.a.tables[it.table + token / p.a.kv.block_tokens];
+    at.offset = token / 16 * 16 % p.a.kv.block_tokens;
+    return at;
+}
+
+/* K and V of a tile, and their scales. Tokens outside of [lo, hi), and columns from head_dim on, become zeros: what memory holds
+ * there may be NaN. */
+template <class T, int D, int THREADS>
+PTX_FN void attn_load_kv(const attn_params &p, unsigned char *tile_smem, const attn_place &at, uint32_t kv_head, uint32_t tile,
+                         uint32_t lo, uint32_t hi)
+{
+    using S = attn_tile<T, D>;
+    const struct cu_kv &kv = p.a.kv;
+    const uint32_t row_bytes = kv.head_dim * T::BYTES, chunk = threadIdx.x % S::CHUNKS;
+    const bool in_row = chunk * 16 < row_bytes;
+    const size_t row0 = ((size_t)p.a.layer * 2 * kv.n_kv_heads + kv_head) * kv.block_tokens; /* rows of a block before K's */
+    const size_t to_v = (size_t)kv.n_kv_heads * kv.block_tokens;
+#pragma unroll
+    for (int i = 0; i < CU_KV_TILE * S::CHUNKS / THREADS; i++) {
+        const uint32_t row = (threadIdx.x + i * THREADS) / S::CHUNKS, token = tile * CU_KV_TILE + row;
+        const uint32_t block = ptx_shfl(at.block, row / 16), offset = ptx_shfl(at.offset, row / 16) + row % 16;
+        const unsigned char *k = kv.pool + block * kv.block_stride + (row0 + offset) * row_bytes + chunk * 16;
+        const uint32_t bytes = token >= lo && token < hi && in_row ? 16 : 0;
+        unsigned char *to = tile_smem + row * S::PITCH + chunk * 16;
+        ptx_cp16(to, k, bytes);
+        ptx_cp16(to + S::V, k + to_v * row_bytes, bytes);
+    }
+    if (T::BYTES == 1 && threadIdx.x < 8) { /* threads 0-3: 16 scales of K each, 4-7: of V */
+        const uint32_t is_v = threadIdx.x / 4, token = tile * CU_KV_TILE + threadIdx.x % 4 * 16;
+        const uint32_t bytes = token + 16 <= lo || token >= hi ? 0 : hi - token < 16 ? hi - token : 16;
+        ptx_cp16(tile_smem + S::SCALES + threadIdx.x * 16,
+                 kv.pool + at.block * kv.block_stride + kv.scale_offset + row0 + is_v * to_v + at.offset, bytes);
+    }
+}
+
+/* q of an item: [ROWS][Q_PITCH], zeros beyond its rows and beyond head_dim. */
+template <class T, int D, int ROWS, int THREADS>
+PTX_FN void attn_load_q(const attn_params &p, unsigned char *q_smem, const cu_attn_item &it)
+{
+    enum { CHUNKS = D * 2 / 16 };
+    const uint32_t row_bytes = p.a.kv.head_dim * 2, chunk = threadIdx.x % CHUNKS;
+#pragma unroll
+    for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
+        const uint32_t row = (threadIdx.x + i * THREADS) / CHUNKS;
+        const bool there = row < it.n_rows && chunk * 16 < row_bytes;
+        const unsigned char *q = (const unsigned char *)p.a.q + attn_row_index(p, it, there ? row : 0) * row_bytes;
+        ptx_cp16(q_smem + row * attn_tile<T, D>::Q_PITCH + chunk * 16, q + (there ? chunk * 16 : 0), there ? 16 : 0);
+    }
+}
+
+PTX_FN float attn_saturate(float x) /* to f16's range; NaN stays */
+{
+    return x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x;
+}
+
+/* e4m3 pools: q to f16 in place, and of every 16 dims the pairs in the order 0, 2, 4, 6, 1, 3, 5, 7: see attn_e4m3. */
+template <int D, int ROWS, int THREADS> PTX_FN void attn_q_to_f16(unsigned char *q_smem, uint8_t xt)
+{
+    for (uint32_t i = threadIdx.x; i < ROWS * D / 16; i += THREADS) {
+        uint32_t *w = (uint32_t *)(q_smem + i / (D / 16) * attn_tile<attn_e4m3, D>::Q_PITCH + i % (D / 16) * 32), pairs[8];
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            pairs[j] = xt == CU_F16 ? w[j] : ptx_f16x2(attn_saturate(ptx_bf16_lo(w[j])), attn_saturate(ptx_bf16_hi(w[j])));
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            w[j] = pairs[j % 4 * 2 + j / 4];
+    }
+}
+
+/* ---- results ------------------------------------------------------------------------------------------------------------------- */
+
+/* Columns of y behind the last head: whoever writes an item's results writes them for the rows of that head. */
+template <int THREADS> PTX_FN void attn_zero_tail(const attn_params &p, const cu_attn_item &it)
+{
+    const uint32_t width = p.a.n_heads * p.a.kv.head_dim, tail = p.a.ldy - width;
+    if (tail == 0 || it.kv_head + 1u != p.a.kv.n_kv_heads)
+        return;
+    for (uint32_t i = threadIdx.x; i < it.n_rows * tail; i += THREADS) {
+        const uint32_t packed = it.row0 + i / tail;
+        if (packed % p.group == p.group - 1)
+            ((uint16_t *)p.a.y)[(size_t)(it.token0 + packed / p.group) * p.a.ldy + width + i % tail] = 0;
+    }
+}
+
+PTX_FN size_t attn_y_index(const attn_params &p, const cu_attn_item &it, uint32_t row)
+{
+    const uint32_t token = (it.row0 + row) / p.group, head = it.kv_head * p.group + (it.row0 + row) % p.group;
+    return (size_t)(it.token0 + token) * p.a.ldy + head * p.a.kv.head_dim;
+}
+
+/* The thread's part of rows row0 + g and row0 + g + 8: dims of N / 2 chunks from chunk0 on. */
+template <class T, int N>
+PTX_FN void attn_put(const attn_params &p, const cu_attn_item &it, const attn_state<N> &st, uint32_t row0, uint32_t chunk0)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const uint32_t row = row0 + threadIdx.x % 32 / 4 + 8 * h;
+        if (row >= it.n_rows)
+            continue;
+        uint16_t *y = (uint16_t *)p.a.y + attn_y_index(p, it, row);
+        const float l = st.l[2 * h];
+#pragma unroll
+        for (int i = 0; i < N; i++) { /* pairs of neighbouring dims */
+            const uint32_t dim = (chunk0 + i / 2) * 16 + T::dim(i % 2);
+            const float *o0 = st.o[i / 2 * 2], *o1 = st.o[i / 2 * 2 + 1];
+            if ((chunk0 + i / 2) * 16 < p.a.kv.head_dim)
+                *(uint32_t *)(y + dim) = T::pack_out(p.a.xt, attn_value(T::column(o0, o1, h, i % 2, 0), l),
+                                                     attn_value(T::column(o0, o1, h, i % 2, 1), l));
+        }
+    }
+}
+
+/* The record of (split, row): head_dim values, maximum, sum. */
+PTX_FN float *attn_record(const attn_params &p, const cu_attn_item &it, uint32_t split, uint32_t row)
+{
+    return p.a.partials + (it.partial + (size_t)split * it.n_rows + row) * (p.a.kv.head_dim + 2);
+}
+
+/* As attn_put, of one split. */
+template <class T, int N>
+PTX_FN void attn_put_record(const attn_params &p, const cu_attn_item &it, const attn_state<N> &st, uint32_t split, uint32_t row0,
+                            uint32_t chunk0)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const uint32_t row = row0 + threadIdx.x % 32 / 4 + 8 * h;
+        if (row >= it.n_rows)
+            continue;
+        float *record = attn_record(p, it, split, row);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float *o0 = st.o[i / 2 * 2], *o1 = st.o[i / 2 * 2 + 1];
+            float *to = record + (chunk0 + i / 2) * 16 + T::dim(i % 2);
+            if ((chunk0 + i / 2) * 16 < p.a.kv.head_dim) {
+                to[0] = T::column(o0, o1, h, i % 2, 0);
+                to[1] = T::column(o0, o1, h, i % 2, 1);
+            }
+        }
+        if (chunk0 == 0 && threadIdx.x % 4 == 0) {
+            record[p.a.kv.head_dim] = st.m[h];
+            record[p.a.kv.head_dim + 1] = st.l[2 * h];
+        }
+    }
+}
+
+/* All splits of a row group, ascending, to y: what the in-register merge does, one thread per value. */
+template <int THREADS> PTX_FN void attn_combine(const attn_params &p, const cu_attn_item &it)
+{
+    const attn_range r = attn_range_of(p, it);
+    const uint32_t dims = p.a.kv.head_dim, first = r.lo / CU_SPLIT, end = (r.hi - 1) / CU_SPLIT + 1;
+    const size_t pitch = (size_t)it.n_rows * (dims + 2);
+    for (uint32_t i = threadIdx.x; i < it.n_rows * dims; i += THREADS) {
+        const uint32_t row = i / dims, dim = i % dims;
+        const float *record = attn_record(p, it, first, row);
+        float m = ATTN_NONE, l = 0.0f, o = 0.0f, a, b;
+#pragma unroll 4
+        for (uint32_t split = first; split < end; split++, record += pitch) {
+            const float value = ptx_ld_cg(record + dim);
+            attn_merge(m, l, ptx_ld_cg(record + dims), ptx_ld_cg(record + dims + 1), a, b);
+            o = ptx_fma(o, a, value * b);
+        }
+        const float y = attn_value(o, l);
+        ((uint16_t *)p.a.y)[attn_y_index(p, it, row) + dim] =
+            (uint16_t)(p.a.xt == CU_BF16 ? ptx_bf16x2(y, 0.0f) : ptx_f16x2(y, 0.0f));
+    }
+    attn_zero_tail<THREADS>(p, it);
+}
+
+/* An item of several parts has written its records: the last one to arrive merges all. `flag`: a word of shared memory. */
+template <int THREADS> PTX_FN void attn_arrive(const attn_params &p, const cu_attn_item &it, uint32_t *flag)
+{
+    ptx_fence_gpu();
+    ptx_syncthreads();
+    if (threadIdx.x == 0)
+        *flag = ptx_atomic_add(&p.a.counters[it.counter], 1u) + 1 == it.n_parts;
+    ptx_syncthreads();
+    if (*flag == 0)
+        return;
+    ptx_fence_gpu();
+    attn_combine<THREADS>(p, it);
+    if (threadIdx.x == 0)
+        p.a.counters[it.counter] = 0;
+}
+
+#endif

@@ -1,0 +1,246 @@
+/* The plan of a step's attention: which block of threads does what. It decides time alone: class A makes a row's bits
+ * independent of it, so the plan may look at the whole batch.
+ *
+ * A run is a row group of one span and one kv head: it reads the splits 0 .. of the sequence up to its last row. Runs of few
+ * rows (decode) go to list 0. They are laid end to end, measured in tokens, and the line is cut into one piece per persistent
+ * block, at the nearest borders of splits: no piece differs from the others by much more than a split, and at most one run per
+ * block is cut, so that at any batch size few results go through records. Row groups of prompt chunks go to list 1, which
+ * hardware deals out, longest first; a run much longer than a block's fair share is cut into equal parts.
+ *
+ * A run that is cut needs a record per row and split. Where these would not fit the run stays whole: slower, not wrong.
+ *
+ * Rejected: longest-processing-time over single splits (the same balance, every result through records), and split sizes that
+ * follow the batch (other bits).
+ */
+#include "cu_attn.h"
+#include "status.h"
+
+#include <stdlib.h>
+
+enum {
+    ROWS_SMALL = 16,             /* packed rows of an item of list 0 */
+    ROWS_LARGE = 128,            /* of list 1 */
+    ITEM_TOKENS = 64,            /* what beginning and ending an item costs, in tokens of KV */
+    RECORDS_BYTES = 64 << 20
+};
+
+struct run {
+    struct cu_attn_item item; /* all splits, uncut */
+    uint32_t tokens;          /* that its last row sees */
+};
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint32_t div_up(uint32_t n, uint32_t by)
+{
+    return (n + by - 1) / by;
+}
+
+static uint64_t run_cost(const struct run *r)
+{
+    return r->tokens + ITEM_TOKENS;
+}
+
+void cu_attn_bounds(const struct cu_attn_shape *s, uint32_t max_rows, uint32_t max_spans, uint32_t max_context,
+                    struct cu_attn_plan *out_max)
+{
+    const uint32_t group = s->n_heads / s->n_kv_heads, spans = min_u32(max_spans, max_rows);
+    const uint32_t small = spans * s->n_kv_heads;
+    /* a span of r packed rows has at most r / 128 + 1 groups */
+    const uint32_t large = (div_up(max_rows * group, ROWS_LARGE) + spans) * s->n_kv_heads;
+    const uint64_t splits = div_up(max_context, CU_SPLIT), record = (s->head_dim + 2) * sizeof(float);
+    /* at most one run per block is cut in list 0; in list 1 parts are a block's fair share, so fewer runs than blocks */
+    const uint64_t rows = (uint64_t)min_u32(small, s->ctas) * ROWS_SMALL + (uint64_t)min_u32(large, s->ctas) * ROWS_LARGE;
+    const uint64_t records = rows * splits, most = RECORDS_BYTES / record;
+    *out_max = (struct cu_attn_plan){
+        .max_items = {small + s->ctas, large + s->ctas},
+        .max_partials = (uint32_t)(records < most ? records : most),
+        .max_counters = 2 * s->ctas,
+    };
+}
+
+/* Room for the records of a run in `parts` parts; if there is none it has to be one. */
+static uint32_t take_records(struct cu_attn_plan *p, struct run *r, uint32_t parts)
+{
+    const uint64_t records = (uint64_t)r->item.n_rows * r->item.split1;
+    if (parts < 2 || p->n_counters == p->max_counters || records > p->max_partials - p->n_partials)
+        return 1;
+    r->item.partial = p->n_partials;
+    r->item.counter = p->n_counters++;
+    p->n_partials += (uint32_t)records;
+    return parts;
+}
+
+/* One part of a run: its splits from split0 to split1. */
+static int put_item(struct cu_attn_plan *p, int list, const struct run *r, uint32_t split0, uint32_t split1)
+{
+    if (p->n_items[list] == p->max_items[list])
+        return ST_NOSPACE;
+    struct cu_attn_item *item = &p->items[list][p->n_items[list]++];
+    *item = r->item;
+    item->split0 = (uint16_t)split0;
+    item->split1 = (uint16_t)split1;
+    return ST_OK;
+}
+
+static struct run make_run(const struct cu_attn_span *span, uint32_t group, uint32_t kv_head, uint32_t row0, uint32_t n_rows)
+{
+    struct run r = {.tokens = span->pos0 + (row0 + n_rows - 1) / group + 1};
+    r.item = (struct cu_attn_item){
+        .token0 = span->row0,
+        .row0 = row0,
+        .pos0 = span->pos0,
+        .table = span->table,
+        .partial = CU_NO_SLOT,
+        .n_rows = (uint16_t)n_rows,
+        .kv_head = (uint16_t)kv_head,
+        .split1 = (uint16_t)div_up(r.tokens, CU_SPLIT),
+        .n_parts = 1,
+    };
+    return r;
+}
+
+/* ---- list 0: a line of tokens, cut into one piece per block ------------------------------------------------------------- */
+
+struct line {
+    uint64_t total, done; /* tokens of all runs, and of those that have been dealt out */
+    uint32_t cta;         /* that is being filled */
+};
+
+/* What the current block still has to get; moves on to the next when that is less than half a split. */
+static uint64_t line_room(struct line *l, const struct cu_attn_shape *s, struct cu_attn_plan *p)
+{
+    for (;;) {
+        if (l->cta + 1 == s->ctas)
+            return UINT64_MAX / 2; /* the last one takes what is left */
+        const uint64_t border = l->total * (l->cta + 1) / s->ctas;
+        if (border >= l->done + CU_SPLIT / 2)
+            return border - l->done;
+        p->begin[++l->cta] = p->n_items[0];
+    }
+}
+
+static int deal_run(struct line *l, const struct cu_attn_shape *s, struct cu_attn_plan *p, struct run *r)
+{
+    const uint32_t splits = r->item.split1, first = p->n_items[0];
+    uint64_t room = line_room(l, s, p);
+    if (r->tokens <= room + CU_SPLIT / 2 || take_records(p, r, splits) == 1) {
+        l->done += run_cost(r);
+        return put_item(p, 0, r, 0, splits);
+    }
+    l->done += ITEM_TOKENS;
+    for (uint32_t split = 0; split < splits; room = line_room(l, s, p)) {
+        const uint32_t tokens = r->tokens - split * CU_SPLIT;
+        uint32_t n = splits - split;
+        if (tokens > room + CU_SPLIT / 2) /* and room is at least half a split: n > 0 */
+            n = (uint32_t)((room + CU_SPLIT / 2) / CU_SPLIT);
+        int rc = put_item(p, 0, r, split, split + n);
+        if (rc != ST_OK)
+            return rc;
+        l->done += min_u32(tokens, n * CU_SPLIT);
+        split += n;
+    }
+    for (uint32_t i = first; i < p->n_items[0]; i++) {
+        p->items[0][i].n_parts = (uint16_t)(p->n_items[0] - first);
+        p->items[0][i].part = (uint16_t)(i - first);
+    }
+    return ST_OK;
+}
+
+static int plan_small(const struct cu_attn_shape *s, const struct cu_attn_span *spans, uint32_t n_spans, struct cu_attn_plan *p)
+{
+    const uint32_t group = s->n_heads / s->n_kv_heads;
+    struct line l = {0};
+    for (uint32_t i = 0; i < n_spans; i++)
+        if (spans[i].n_rows * group <= ROWS_SMALL) {
+            struct run r = make_run(&spans[i], group, 0, 0, spans[i].n_rows * group);
+            l.total += run_cost(&r) * s->n_kv_heads;
+        }
+    p->begin[0] = 0;
+    for (uint32_t i = 0; i < n_spans; i++)
+        for (uint32_t head = 0; spans[i].n_rows * group <= ROWS_SMALL && head < s->n_kv_heads; head++) {
+            struct run r = make_run(&spans[i], group, head, 0, spans[i].n_rows * group);
+            int rc = deal_run(&l, s, p, &r);
+            if (rc != ST_OK)
+                return rc;
+        }
+    while (l.cta < s->ctas)
+        p->begin[++l.cta] = p->n_items[0];
+    return ST_OK;
+}
+
+/* ---- list 1: row groups, longest first ------------------------------------------------------------------------------------ */
+
+static struct run large_run(const struct cu_attn_span *span, uint32_t group, uint32_t row_group, uint32_t head)
+{
+    const uint32_t row0 = row_group * ROWS_LARGE;
+    return make_run(span, group, head, row0, min_u32(ROWS_LARGE, span->n_rows * group - row0));
+}
+
+static int put_parts(struct cu_attn_plan *p, struct run *r, uint32_t splits_max)
+{
+    const uint32_t splits = r->item.split1, parts = take_records(p, r, div_up(splits, splits_max));
+    r->item.n_parts = (uint16_t)parts;
+    for (uint32_t i = 0; i < parts; i++) {
+        r->item.part = (uint16_t)i;
+        int rc = put_item(p, 1, r, splits * i / parts, splits * (i + 1) / parts);
+        if (rc != ST_OK)
+            return rc;
+    }
+    return ST_OK;
+}
+
+/* Longest first; then any fixed order. */
+static int longer(const void *a, const void *b)
+{
+    const struct cu_attn_item *x = a, *y = b;
+    const int nx = x->split1 - x->split0, ny = y->split1 - y->split0;
+    if (nx != ny)
+        return ny - nx;
+    if (x->token0 != y->token0)
+        return x->token0 < y->token0 ? -1 : 1;
+    if (x->row0 != y->row0)
+        return x->row0 < y->row0 ? -1 : 1;
+    return x->kv_head != y->kv_head ? x->kv_head - y->kv_head : x->part - y->part;
+}
+
+static int plan_large(const struct cu_attn_shape *s, const struct cu_attn_span *spans, uint32_t n_spans, struct cu_attn_plan *p)
+{
+    const uint32_t group = s->n_heads / s->n_kv_heads;
+    uint64_t total = 0; /* splits */
+    for (uint32_t i = 0; i < n_spans; i++) {
+        const uint32_t rows = spans[i].n_rows * group;
+        for (uint32_t g = 0; rows > ROWS_SMALL && g < div_up(rows, ROWS_LARGE); g++)
+            total += (uint64_t)large_run(&spans[i], group, g, 0).item.split1 * s->n_kv_heads;
+    }
+    const uint32_t splits_max = (uint32_t)((total + s->ctas - 1) / s->ctas);
+    for (uint32_t i = 0; i < n_spans; i++) {
+        const uint32_t rows = spans[i].n_rows * group;
+        for (uint32_t g = 0; rows > ROWS_SMALL && g < div_up(rows, ROWS_LARGE); g++)
+            for (uint32_t head = 0; head < s->n_kv_heads; head++) {
+                struct run r = large_run(&spans[i], group, g, head);
+                int rc = put_parts(p, &r, splits_max);
+                if (rc != ST_OK)
+                    return rc;
+            }
+    }
+    if (p->n_items[1] > 1)
+        qsort(p->items[1], p->n_items[1], sizeof *p->items[1], longer);
+    return ST_OK;
+}
+
+int cu_attn_make_plan(const struct cu_attn_shape *s, const struct cu_attn_span *spans, uint32_t n_spans,
+                      struct cu_attn_plan *plan)
+{
+    if (s->n_kv_heads == 0 || s->n_heads == 0 || s->n_heads % s->n_kv_heads || s->n_kv_heads > UINT16_MAX || s->ctas == 0)
+        return ST_EINVAL;
+    for (uint32_t i = 0; i < n_spans; i++)
+        if (spans[i].n_rows == 0 || div_up(spans[i].pos0 + spans[i].n_rows, CU_SPLIT) > UINT16_MAX)
+            return ST_EINVAL;
+    plan->n_items[0] = plan->n_items[1] = plan->n_partials = plan->n_counters = 0;
+    int rc = plan_small(s, spans, n_spans, plan);
+    return rc != ST_OK ? rc : plan_large(s, spans, n_spans, plan);
+}
