@@ -10,11 +10,13 @@
  * Bounds   vocab <= 2^24; shared memory is struct sample_smem.
  * Source   KERNELS design, section 6; the semantics are those of kernels/cpu/cpu_sample.inl.
  *
- * top-k and top-p keep the first tokens in the order of their keys, until their count or mass is reached; nothing is sorted. A
- * search over the digits of the key from the top finds the last key that stays: count or weigh the tokens by digit, cumulate,
- * descend into the digit that crosses the target. It begins on the row; as soon as all tokens that may still stay fit into the
- * list, they are gathered, and everything else happens on the list. With real logits that is after one digit, so that a filtered
- * row is read three times. Should they never fit (flat rows), the search and the draw go on over the row: exact as well, slower.
+ * top-k and top-p keep the first tokens in the order of their keys, until their count or mass is reached; nothing is sorted. First
+ * the head of that order is gathered into a list: split the threads into G groups, each of which has seen a maximum; at least G
+ * tokens reach the least of these maxima, and with real logits not many more. Then a search over the digits of the key from the
+ * top finds the last key that stays: count or weigh the tokens by digit, cumulate, descend into the digit that crosses the
+ * target. On the list that is quick, and the draw is from the list as well: a filtered row is read twice. Where the list overflows
+ * (ties), or the head is too short (flat rows, a large top-k), the same search goes over the row, until what may still stay
+ * fits into the list, or to its end: exact as well, slower.
  */
 #ifndef STATOR_SAMPLE_CUH
 #define STATOR_SAMPLE_CUH
@@ -27,7 +29,8 @@ enum {
     SAMPLE_DIGIT = 12,
     SAMPLE_BINS = 1 << SAMPLE_DIGIT,
     SAMPLE_LIST = 4096,
-    SAMPLE_WARPS = 32,
+    SAMPLE_THREADS = 1024, /* at most */
+    SAMPLE_WARPS = SAMPLE_THREADS / 32,
 };
 
 #define SAMPLE_ROW 0xffffffffu /* sample_cta.n_list: tokens are taken from the row */
@@ -40,6 +43,7 @@ struct sample_digit {
 };
 
 struct sample_smem {
+    uint64_t first[SAMPLE_THREADS]; /* the largest key that each thread has seen */
     uint64_t list[SAMPLE_LIST];  /* keys, in any order */
     uint64_t room[SAMPLE_WARPS]; /* of one reduction */
     uint64_t top[BE_LOGPROBS_MAX];
@@ -53,8 +57,7 @@ struct sample_cta {
     const float *z;
     struct sample_smem *sm;
     uint32_t vocab, best_id, n_list;
-    float max, inv_t, floor; /* tokens with y < floor are out */
-    uint32_t position, key[2];
+    float max, inv_t;
 };
 
 PTX_FN float sample_y(const struct sample_cta &c, float z)
@@ -121,6 +124,7 @@ struct sample_best {
 };
 
 struct sample_maximum {
+    enum { QUADS = 4 };
     struct sample_best best;
     bool bad;
 };
@@ -142,16 +146,69 @@ template <int THREADS> PTX_FN bool sample_find_max(struct sample_cta &c)
 {
     struct sample_maximum v = {{-sample_inf(), 0}, false};
     sample_walk<THREADS>(c.z, c.vocab, v);
-    uint64_t best = sample_max<THREADS>(v.bad ? SAMPLE_BAD : sample_key(v.best.value, v.best.id), c.sm->room);
+    uint64_t first = sample_key(v.best.value, v.best.id);
+    c.sm->first[threadIdx.x] = first;
+    uint64_t best = sample_max<THREADS>(v.bad ? SAMPLE_BAD : first, c.sm->room);
     c.max = sample_key_value(best);
     c.best_id = sample_key_id(best);
     return best != SAMPLE_BAD && c.max > -sample_inf();
+}
+
+/* ---- the list ------------------------------------------------------------------------------------------------------- */
+
+struct sample_gatherer {
+    enum { QUADS = 2 };
+    const struct sample_cta &c;
+    uint64_t low, mass;
+    bool weigh;
+};
+
+PTX_FN void visit(struct sample_gatherer &g, uint32_t id, const float z[4])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        uint64_t key = sample_key(z[i], id + i);
+        if (g.weigh)
+            g.mass += sample_mass(sample_y(g.c, z[i]));
+        if (key < g.low)
+            continue;
+        uint32_t at = ptx_atomic_add(&g.c.sm->n_list, 1u);
+        if (at < SAMPLE_LIST)
+            g.c.sm->list[at] = key;
+    }
+}
+
+/* The tokens of the row with keys from `low` on become the list, if they fit. Returns this thread's part of the mass of all
+ * tokens, if it is to weigh them. */
+template <int THREADS> PTX_FN uint64_t sample_gather(struct sample_cta &c, uint64_t low, bool weigh)
+{
+    if (threadIdx.x == 0)
+        c.sm->n_list = 0;
+    ptx_syncthreads();
+    struct sample_gatherer g = {c, low, 0, weigh};
+    sample_walk<THREADS>(c.z, c.vocab, g);
+    ptx_syncthreads();
+    c.n_list = c.sm->n_list <= SAMPLE_LIST ? c.sm->n_list : SAMPLE_ROW;
+    return g.mass;
+}
+
+/* A key that at least n tokens reach, or all that are not -inf. n <= THREADS. */
+template <int THREADS> PTX_FN uint64_t sample_head(const struct sample_cta &c, uint32_t n)
+{
+    uint64_t group = c.sm->first[threadIdx.x];
+    for (int lanes = 1; lanes < 32 && (uint32_t)lanes * 2 * n <= THREADS; lanes *= 2) {
+        uint64_t o = ptx_shfl_xor(group, lanes);
+        group = o > group ? o : group;
+    }
+    uint64_t least = ~sample_max<THREADS>(~group, c.sm->room);
+    return least > SAMPLE_KEY_MIN ? least : SAMPLE_KEY_MIN;
 }
 
 /* ---- where a filter cuts the order of tokens -------------------------------------------------------------------------- */
 
 /* The tokens whose keys are at least `low` and begin with `prefix`, before the low `top` bits. */
 struct sample_histogram {
+    enum { QUADS = 1 };
     const struct sample_cta &c;
     uint64_t low, prefix;
     uint32_t top, shift;
@@ -179,21 +236,6 @@ PTX_FN void visit(struct sample_histogram &h, uint32_t id, const float z[4])
 #pragma unroll
     for (uint32_t i = 0; i < 4; i++)
         sample_count(h, sample_key(z[i], id + i));
-}
-
-struct sample_gatherer {
-    struct sample_smem *sm;
-    uint64_t low;
-};
-
-PTX_FN void visit(struct sample_gatherer &g, uint32_t id, const float z[4])
-{
-#pragma unroll
-    for (uint32_t i = 0; i < 4; i++) {
-        uint64_t key = sample_key(z[i], id + i);
-        if (key >= g.low)
-            g.sm->list[ptx_atomic_add(&g.sm->n_list, 1u)] = key;
-    }
 }
 
 template <int THREADS> PTX_FN void sample_fill(struct sample_histogram &h)
@@ -250,6 +292,7 @@ template <int THREADS> PTX_FN struct sample_sums sample_scan(struct sample_smem 
     ptx_syncthreads();
     s.above = upto - sum;
     s.n_above = n_upto - n;
+#pragma unroll 4
     for (uint32_t w = 0; w < THREADS / 32; w++) {
         s.all += sm->room[w];
         s.n_all += sm->warp_n[w];
@@ -279,57 +322,97 @@ PTX_FN struct sample_digit sample_cross(struct sample_smem *sm, struct sample_su
     return sm->found;
 }
 
-/* All n tokens whose keys are at least `low`, from the row into the list. */
-template <int THREADS> PTX_FN void sample_gather(struct sample_cta &c, uint64_t low, uint32_t n)
+/* Of the tokens with keys from `low` on: the last key that stays when the first ones are kept until their number or mass is
+ * `want`; `low` if all are less. */
+template <int THREADS> PTX_FN uint64_t sample_cut(struct sample_cta &c, uint64_t low, uint64_t want, bool by_mass)
 {
-    if (threadIdx.x == 0)
-        c.sm->n_list = 0;
-    ptx_syncthreads();
-    struct sample_gatherer g = {c.sm, low};
-    sample_walk<THREADS>(c.z, c.vocab, g);
-    ptx_syncthreads();
-    c.n_list = n;
-}
-
-/* Of the tokens with keys from `low` on: the last key that stays when the first ones are kept until they are top_k, or (top_k =
- * 0) until their mass is top_p of the mass of all. */
-template <int THREADS> PTX_FN uint64_t sample_cut(struct sample_cta &c, uint64_t low, uint32_t top_k, float top_p)
-{
-    bool by_mass = top_k == 0;
     if (by_mass) { /* most of a row has no mass at all: it need not be weighed */
         uint64_t light = sample_key(c.max - ptx_div(SAMPLE_DEPTH, c.inv_t), SAMPLE_IDS - 1);
         low = light > low ? light : low;
     }
     struct sample_histogram h = {c, low, 0, SAMPLE_KEY_BITS, SAMPLE_KEY_BITS, by_mass};
-    uint64_t want = top_k; /* of the tokens with this prefix */
     uint32_t n_above = 0;
     for (;;) {
         h.shift = h.top > SAMPLE_DIGIT ? h.top - SAMPLE_DIGIT : 0;
         sample_fill<THREADS>(h);
         struct sample_sums s = sample_scan<THREADS>(c.sm, by_mass);
-        if (by_mass && h.top == SAMPLE_KEY_BITS)
-            want = sample_target(top_p, s.all);
         struct sample_digit d = {0, 0, 0, s.n_all};
-        bool all = s.all < want; /* only for the first digit, and by count */
+        bool all = s.all < want; /* only at the first digit */
         if (!all)
             d = sample_cross<THREADS>(c.sm, s, want, by_mass);
-        want -= d.above;
+        want -= d.above; /* from now on: of the tokens with this prefix */
         n_above += d.n_above;
         h.prefix = h.prefix << (h.top - h.shift) | d.digit;
         h.top = h.shift;
         uint64_t edge = all || h.prefix << h.shift < low ? low : h.prefix << h.shift;
         if (c.n_list == SAMPLE_ROW && n_above + d.n <= SAMPLE_LIST)
-            sample_gather<THREADS>(c, edge, n_above + d.n);
+            sample_gather<THREADS>(c, edge, false);
         if (all || d.n == 1 || h.shift == 0)
             return edge;
     }
 }
 
+/* ---- the filters ---------------------------------------------------------------------------------------------------- */
+
+struct sample_weigher {
+    enum { QUADS = 1 };
+    const struct sample_cta &c;
+    uint64_t low, mass;
+};
+
+PTX_FN void sample_add(struct sample_weigher &w, uint64_t key)
+{
+    if (key >= w.low)
+        w.mass += sample_mass(sample_y(w.c, sample_key_value(key)));
+}
+
+PTX_FN void visit(struct sample_weigher &w, uint32_t id, const float z[4])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++)
+        sample_add(w, sample_key(z[i], id + i));
+}
+
+/* The mass of the tokens with keys from `low` on, of the list or the row. */
+template <int THREADS> PTX_FN uint64_t sample_weigh(const struct sample_cta &c, uint64_t low)
+{
+    struct sample_weigher w = {c, low, 0};
+    if (c.n_list == SAMPLE_ROW)
+        sample_walk<THREADS>(c.z, c.vocab, w);
+    else
+        for (uint32_t i = threadIdx.x; i < c.n_list; i += THREADS)
+            sample_add(w, c.sm->list[i]);
+    return sample_total<THREADS>(w.mass, c.sm->room);
+}
+
+/* The last key that stays, after top-k (0: off), then top-p (1: off). */
+template <int THREADS> PTX_FN uint64_t sample_filter(struct sample_cta &c, uint32_t top_k, float top_p)
+{
+    uint64_t cut = SAMPLE_KEY_MIN, mass = 0;
+    bool weigh = top_k == 0;
+    uint32_t head = weigh ? THREADS / 4 : top_k;
+    if (head <= THREADS / 2)
+        mass = sample_gather<THREADS>(c, sample_head<THREADS>(c, head), weigh);
+    if (top_k)
+        cut = sample_cut<THREADS>(c, cut, top_k, false);
+    if (top_p < 1.0f) {
+        mass = weigh ? sample_total<THREADS>(mass, c.sm->room) : sample_weigh<THREADS>(c, cut);
+        uint64_t want = sample_target(top_p, mass);
+        if (weigh && c.n_list != SAMPLE_ROW && sample_weigh<THREADS>(c, cut) < want) /* the list is too short */
+            c.n_list = SAMPLE_ROW;
+        cut = sample_cut<THREADS>(c, cut, want, true);
+    }
+    return cut;
+}
+
 /* ---- the draw: maximum of y + noise ------------------------------------------------------------------------------------ */
 
 struct sample_draw {
+    enum { QUADS = 1 };
     const struct sample_cta &c;
     uint64_t cut;
+    float floor; /* tokens with y below are out */
+    uint32_t position, key[2];
     struct sample_best best;
 };
 
@@ -341,19 +424,19 @@ PTX_FN void sample_offer(struct sample_draw &d, uint32_t id, float score)
     }
 }
 
-PTX_FN void sample_words(uint32_t word[4], const struct sample_cta &c, uint32_t quad)
+PTX_FN void sample_words(uint32_t word[4], const struct sample_draw &d, uint32_t quad)
 {
-    uint32_t counter[4] = {c.position, quad, 0, 0};
-    philox(word, counter, c.key);
+    uint32_t counter[4] = {d.position, quad, 0, 0};
+    philox(word, counter, d.key);
 }
 
 PTX_FN void sample_offer_key(struct sample_draw &d, uint64_t key)
 {
     float y = sample_y(d.c, sample_key_value(key));
     uint32_t id = sample_key_id(key), word[4];
-    if (key < d.cut || !(y >= d.c.floor))
+    if (key < d.cut || !(y >= d.floor))
         return;
-    sample_words(word, d.c, id / 4);
+    sample_words(word, d, id / 4);
     uint32_t low = id & 1 ? word[1] : word[0], high = id & 1 ? word[3] : word[2];
     sample_offer(d, id, y + sample_gumbel(sample_uniform(id & 2 ? high : low)));
 }
@@ -363,7 +446,7 @@ PTX_FN void visit(struct sample_draw &d, uint32_t id, const float z[4])
 {
     float y[4], limit = d.best.value - SAMPLE_NOISE_MAX;
     bool any = false;
-    limit = limit > d.c.floor ? limit : d.c.floor;
+    limit = limit > d.floor ? limit : d.floor;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         y[i] = sample_y(d.c, z[i]);
@@ -372,7 +455,7 @@ PTX_FN void visit(struct sample_draw &d, uint32_t id, const float z[4])
     if (!any)
         return;
     uint32_t word[4];
-    sample_words(word, d.c, id / 4);
+    sample_words(word, d, id / 4);
 #pragma unroll
     for (uint32_t i = 0; i < 4; i++) {
         float v = sample_uniform(word[i]);
@@ -381,9 +464,24 @@ PTX_FN void visit(struct sample_draw &d, uint32_t id, const float z[4])
     }
 }
 
-template <int THREADS> PTX_FN uint32_t sample_draw_from(const struct sample_cta &c, uint64_t cut)
+/* y = ln(min_p) and above stays. */
+PTX_FN float sample_floor(float min_p)
 {
-    struct sample_draw d = {c, cut, {-sample_inf(), c.best_id}};
+    if (!(min_p > 0.0f))
+        return -SAMPLE_FLT_MAX;
+    float ln = sample_log(min_p > SAMPLE_FLT_MIN ? min_p : SAMPLE_FLT_MIN);
+    return ln < 0.0f ? ln : 0.0f;
+}
+
+template <int THREADS> PTX_FN uint32_t sample_random(struct sample_cta &c, const struct cu_sample_row *r)
+{
+    uint64_t cut = SAMPLE_KEY_MIN;
+    uint32_t top_k = r->top_k < c.vocab ? r->top_k : 0;
+    c.inv_t = ptx_div(1.0f, r->temperature);
+    if (top_k > 0 || r->top_p < 1.0f)
+        cut = sample_filter<THREADS>(c, top_k, r->top_p);
+    struct sample_draw d = {c, cut, sample_floor(r->min_p), r->position, {(uint32_t)r->seed, (uint32_t)(r->seed >> 32)},
+                            {-sample_inf(), c.best_id}};
     sample_offer_key(d, sample_key(c.max, c.best_id)); /* the most likely token passes every filter */
     if (c.n_list == SAMPLE_ROW)
         sample_walk<THREADS>(c.z, c.vocab, d);
@@ -393,28 +491,10 @@ template <int THREADS> PTX_FN uint32_t sample_draw_from(const struct sample_cta 
     return sample_key_id(sample_max<THREADS>(sample_key(d.best.value, d.best.id), c.sm->room));
 }
 
-template <int THREADS> PTX_FN uint32_t sample_random(struct sample_cta &c, const struct cu_sample_row *r)
-{
-    uint64_t cut = sample_key(-SAMPLE_FLT_MAX, SAMPLE_IDS - 1); /* a -inf is never drawn */
-    c.inv_t = ptx_div(1.0f, r->temperature);
-    c.position = r->position;
-    c.key[0] = (uint32_t)r->seed;
-    c.key[1] = (uint32_t)(r->seed >> 32);
-    c.floor = -SAMPLE_FLT_MAX;
-    if (r->min_p > 0.0f) {
-        float ln = sample_log(r->min_p > SAMPLE_FLT_MIN ? r->min_p : SAMPLE_FLT_MIN);
-        c.floor = ln < 0.0f ? ln : 0.0f;
-    }
-    if (r->top_k > 0 && r->top_k < c.vocab)
-        cut = sample_cut<THREADS>(c, cut, r->top_k, 0.0f);
-    if (r->top_p < 1.0f)
-        cut = sample_cut<THREADS>(c, cut, 0, r->top_p);
-    return sample_draw_from<THREADS>(c, cut);
-}
-
 /* ---- log-probabilities ------------------------------------------------------------------------------------------------- */
 
 struct sample_z_sum {
+    enum { QUADS = 4 };
     float max, sum[4];
 };
 
@@ -437,9 +517,9 @@ template <int THREADS>
 PTX_FN uint32_t sample_top(struct sample_cta &c, uint32_t n_top, float log_z, struct be_sample_out *out)
 {
     struct sample_smem *sm = c.sm;
-    if (c.n_list < n_top) /* the filters kept too few */
-        c.n_list = SAMPLE_ROW;
-    uint64_t cut = sample_cut<THREADS>(c, sample_key(-SAMPLE_FLT_MAX, SAMPLE_IDS - 1), n_top, 0.0f);
+    if (c.n_list == SAMPLE_ROW || c.n_list < n_top)
+        sample_gather<THREADS>(c, sample_head<THREADS>(c, n_top), false);
+    uint64_t cut = sample_cut<THREADS>(c, SAMPLE_KEY_MIN, n_top, false);
     if (threadIdx.x == 0)
         sm->n_top = 0;
     ptx_syncthreads();
@@ -473,7 +553,7 @@ template <int THREADS> PTX_KERNEL(THREADS, 1) sample_kernel(PTX_PARAM(struct cu_
     const struct cu_sample_row *r = &p.rows[blockIdx.x];
     struct be_sample_out *out = &p.out[blockIdx.x];
     float *z = p.logits + (size_t)r->logits_row * p.ld;
-    struct sample_cta c = {z, (struct sample_smem *)smem, p.vocab, 0, SAMPLE_ROW, 0, 1, 0, 0, {0, 0}};
+    struct sample_cta c = {z, (struct sample_smem *)smem, p.vocab, 0, SAMPLE_ROW, 0, 1};
     uint32_t n_top = 0;
     int32_t token = -1;
     float logprob = 0;

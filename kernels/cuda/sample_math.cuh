@@ -22,6 +22,8 @@
 
 enum { SAMPLE_ID_BITS = 24, SAMPLE_IDS = 1 << SAMPLE_ID_BITS, SAMPLE_KEY_BITS = 32 + SAMPLE_ID_BITS };
 
+#define SAMPLE_KEY_MIN ((uint64_t)0x00800000u << SAMPLE_ID_BITS) /* of -FLT_MAX: a -inf is below */
+
 PTX_FN float sample_inf(void)
 {
     return ptx_float(0x7f800000u);

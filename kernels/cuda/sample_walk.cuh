@@ -13,37 +13,33 @@
 
 #include "sample_math.cuh"
 
-PTX_FN void sample_unpack(float z[4], uint4 q)
-{
-    z[0] = ptx_float(q.x);
-    z[1] = ptx_float(q.y);
-    z[2] = ptx_float(q.z);
-    z[3] = ptx_float(q.w);
-}
-
-/* Calls visit(v, id of the first, z[4]) for every quad of the row, in rising order within a thread. The logits are edited in
- * place before, so these are plain loads; four are under way at once. */
+/* Calls visit(v, id of the first, z[4]) for every quad of the row, in rising order within a thread, and for some of nothing but
+ * -inf behind it. V::QUADS loads are under way at once. The logits are edited in place before, so these are plain loads. */
 template <int THREADS, class V> PTX_FN void sample_walk(const float *z, uint32_t vocab, V &v)
 {
+    enum { STRIDE = 4 * THREADS };
     bool aligned = ((size_t)z & 15) == 0;
-    uint32_t id = threadIdx.x * 4;
-    float f[4];
-    for (; aligned && id + 12 * THREADS + 4 <= vocab; id += 16 * THREADS) {
-        uint4 q[4];
+    for (uint32_t id = 4 * threadIdx.x; id < vocab; id += V::QUADS * STRIDE) {
+        float f[V::QUADS][4];
+        if (aligned && id + (V::QUADS - 1) * STRIDE + 4 <= vocab) {
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            q[i] = *(const uint4 *)(z + id + 4 * THREADS * i);
+            for (uint32_t i = 0; i < V::QUADS; i++) {
+                uint4 q = *(const uint4 *)(z + id + i * STRIDE);
+                f[i][0] = ptx_float(q.x);
+                f[i][1] = ptx_float(q.y);
+                f[i][2] = ptx_float(q.z);
+                f[i][3] = ptx_float(q.w);
+            }
+        } else {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            sample_unpack(f, q[i]);
-            visit(v, id + 4 * THREADS * i, f);
+            for (uint32_t i = 0; i < 4 * V::QUADS; i++) {
+                uint32_t at = id + i / 4 * STRIDE + i % 4;
+                f[i / 4][i % 4] = at < vocab ? z[at] : -sample_inf();
+            }
         }
-    }
-    for (; id < vocab; id += 4 * THREADS) {
 #pragma unroll
-        for (uint32_t i = 0; i < 4; i++)
-            f[i] = id + i < vocab ? z[id + i] : -sample_inf();
-        visit(v, id, f);
+        for (uint32_t i = 0; i < V::QUADS; i++)
+            visit(v, id + i * STRIDE, f[i]);
     }
 }
 
@@ -58,13 +54,31 @@ template <int THREADS> PTX_FN uint64_t sample_max(uint64_t v, uint64_t *room)
     if (threadIdx.x % 32 == 0)
         room[threadIdx.x / 32] = v;
     ptx_syncthreads();
+#pragma unroll 4
     for (int w = 0; w < THREADS / 32; w++)
         v = room[w] > v ? room[w] : v;
     ptx_syncthreads();
     return v;
 }
 
-/* The sum of v over the CTA, in all threads: by the tree of the lanes, then warp after warp. */
+/* The sum of v over the CTA, in all threads. */
+template <int THREADS> PTX_FN uint64_t sample_total(uint64_t v, uint64_t *room)
+{
+#pragma unroll
+    for (int m = 16; m > 0; m /= 2)
+        v += ptx_shfl_xor(v, m);
+    if (threadIdx.x % 32 == 0)
+        room[threadIdx.x / 32] = v;
+    ptx_syncthreads();
+    v = 0;
+#pragma unroll 4
+    for (int w = 0; w < THREADS / 32; w++)
+        v += room[w];
+    ptx_syncthreads();
+    return v;
+}
+
+/* The same of floats: by the tree of the lanes, then warp after warp. */
 template <int THREADS> PTX_FN float sample_sum(float v, uint64_t *room)
 {
     float *sum = (float *)room;
@@ -75,6 +89,7 @@ template <int THREADS> PTX_FN float sample_sum(float v, uint64_t *room)
         sum[threadIdx.x / 32] = v;
     ptx_syncthreads();
     v = 0.0f;
+#pragma unroll 4
     for (int w = 0; w < THREADS / 32; w++)
         v = v + sum[w];
     ptx_syncthreads();
