@@ -214,6 +214,8 @@ static struct simt_thread *draw(struct simt_warp *last)
 void simt_park(void)
 {
     struct simt_thread *me = simt_me();
+    if (simt_race_on)
+        simt_race_settle();
     struct simt_thread *next = draw(me->warp);
     if (next != me)
         resume(next, &me->sp, &me->asan);
@@ -228,6 +230,8 @@ void simt_yield(void)
 
 static void leave(struct simt_thread *me)
 {
+    if (simt_race_on)
+        simt_race_settle();
     struct simt_warp *w = me->warp;
     if (w->arrived)
         simt_broken(w->site.file, w->site.line, "the thread has left the kernel, lanes %08x of its warp wait here", w->arrived);

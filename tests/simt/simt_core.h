@@ -106,7 +106,8 @@ extern bool simt_race_on;
 void simt_race_launch(void); /* a launch begins */
 void simt_race_block(void);  /* a block begins */
 void simt_race_sync(uint32_t warps);
-void simt_race_access(const void *p, size_t bytes, bool write, bool atomic, const char *file, int line);
+void simt_race_settle(void); /* before another thread may run */
+void simt_race_access(const void *p, size_t bytes, bool atomic, const char *file, int line); /* a read, or an atomic */
 /* The destination of a copy in flight belongs to nobody until it has landed. */
 void simt_race_copy(const void *p, bool landed, const char *file, int line);
 

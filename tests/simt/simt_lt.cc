@@ -1,7 +1,8 @@
-/* The library's product in the emulation: cu_lt.h over lin_tile, which is exact about what the real one refuses (SwiGLU, biases),
- * so that the backend's ways around it run in tests. Absent until a test asks for it. */
+/* The library's product in the emulation: cu_lt.h over lin_tile. It refuses what the real one refuses (SwiGLU, biases), so that
+ * the backend's ways around it run in tests. Absent until a test asks for it. And the controls for tests in C. */
 #include "cu_lt.h"
-#include "simt_lt.h"
+#include "simt.h"
+#include "simt_c.h"
 
 struct cu_lt {
     struct gpu *gpu;
@@ -10,15 +11,35 @@ struct cu_lt {
 static bool present;
 static uint32_t runs;
 
-void simt_lt_present(bool is)
+void sim_library(bool there)
 {
-    present = is;
+    present = there;
     runs = 0;
 }
 
-uint32_t simt_lt_runs(void)
+uint32_t sim_library_runs(void)
 {
     return runs;
+}
+
+void sim_seed(uint64_t seed)
+{
+    simt_seed(seed);
+}
+
+void sim_memory(uint64_t bytes)
+{
+    gpu_sim_memory(bytes);
+}
+
+void sim_fail_after(uint32_t n)
+{
+    gpu_sim_fail_after(n);
+}
+
+uint32_t sim_live(void)
+{
+    return gpu_sim_live();
 }
 
 int cu_lt_create(struct cu_lt **out, struct gpu *g, const char *, struct err *e)

@@ -12,8 +12,8 @@
  * Shared memory has a cell per 4 bytes: the last two writers (two, for halves of a word that two threads write), and per warp
  * the readers at one stamp. A copy in flight owns its destination: any access is reported. Global memory has a cell per 4
  * bytes with the last writer and the last reader; there a second block of the same launch is never ordered, except through
- * atomics and ptx_ld_cg, which are not recorded. With programmatic launches, what a kernel has written may not be read, and
- * nothing may be written, before ptx_pdl_wait. */
+ * atomics and ptx_ld_cg, which are not recorded. Many may store one value. With programmatic launches, what a kernel has
+ * written may not be read, and nothing may be written, before ptx_pdl_wait. */
 #include "simt_core.h"
 
 #include <stdio.h>
@@ -31,13 +31,12 @@ struct writer {
     uint32_t stamp;
     uint16_t thread;
     uint8_t bytes; /* of the cell's four, as bits */
-    bool atomic;
+    uint8_t kind;
 };
 
 struct readers {
     place at;
-    uint32_t stamp, lanes;
-    uint32_t bytes;
+    uint32_t stamp, lanes[4]; /* of each byte */
 };
 
 struct cell {
@@ -46,13 +45,17 @@ struct cell {
     struct readers readers[SIMT_WARPS_MAX];
 };
 
+struct seen {
+    place at;
+    uint32_t launch, block, stamp;
+    uint16_t thread;
+    uint8_t bytes;
+    bool many_blocks;
+};
+
 struct global_cell {
-    place written_at, read_at;
-    uint32_t launch_w, launch_r, block_w, block_r, stamp_w, stamp_r;
-    uint16_t thread_w, thread_r;
-    uint8_t bytes_w, bytes_r;
-    bool many_readers; /* blocks */
-    bool by_kernel;
+    struct seen written, read;
+    bool by_kernel; /* in any launch */
 };
 
 enum { CELLS = 64 * 1024, PAGE = 4096 };
@@ -80,11 +83,6 @@ void simt_race_block(void)
         for (uint32_t v = 0; v < SIMT_WARPS_MAX; v++)
             know[w][v] = know[v][v];
     block_number++;
-}
-
-void simt_race_launch(void)
-{
-    launch_number++;
 }
 
 void simt_race_sync(uint32_t warps)
@@ -158,53 +156,110 @@ static const char *name_place(char *out, size_t n, place p)
                 name_place(b, sizeof b, theirs));
 }
 
+/* An access, and the bytes of it that lie in one cell, as bits. */
+enum access_kind { READ, STORE, COPY, ATOMIC };
+
+struct access {
+    const struct simt_thread *me;
+    const void *p;
+    size_t bytes;
+    enum access_kind kind;
+    place at;
+};
+
+static const char *const kind_names[] = {"reads", "writes", "copies to", "an atomic"};
+
+[[noreturn]] static void conflict(const struct access *a, uint32_t other, place theirs, const char *did)
+{
+    report_race(a->p, a->at, kind_names[a->kind], other, theirs, did);
+}
+
+/* Two unordered stores of one value are no race. What the second one stores is known when its thread does its next thing. */
+static struct {
+    bool open;
+    struct access access;
+    unsigned char before[16];
+    uint32_t other;
+    place theirs;
+    const char *did;
+} doubt;
+
+void simt_race_launch(void)
+{
+    launch_number++;
+    doubt.open = false;
+}
+
+void simt_race_settle(void)
+{
+    if (!doubt.open)
+        return;
+    doubt.open = false;
+    if (memcmp(doubt.access.p, doubt.before, doubt.access.bytes) != 0)
+        conflict(&doubt.access, doubt.other, doubt.theirs, doubt.did);
+}
+
+static void two_stores(const struct access *a, uint32_t other, place theirs, const char *did)
+{
+    if (a->bytes > sizeof doubt.before)
+        conflict(a, other, theirs, did);
+    memcpy(doubt.before, a->p, a->bytes);
+    doubt.open = true;
+    doubt.access = *a;
+    doubt.other = other;
+    doubt.theirs = theirs;
+    doubt.did = did;
+}
+
 /* ---- shared memory ---------------------------------------------------------------------------------------------------- */
 
-static void check_writers(const struct cell *c, const struct simt_thread *me, const void *p, uint32_t bytes, bool atomic, place at,
-                          const char *what)
+static void check_writers(const struct cell *c, const struct access *a, uint32_t mask)
 {
     if (c->in_flight == block_number)
-        report_race(p, at, what, c->writer[0].thread, c->writer[0].at, "copies to (not waited for)");
+        conflict(a, c->writer[0].thread, c->writer[0].at, "copies to (not waited for)");
     for (int i = 0; i < 2; i++) {
         const struct writer *w = &c->writer[i];
-        if (w->bytes & bytes && !(atomic && w->atomic) && !ordered(me, w->thread, w->stamp))
-            report_race(p, at, what, w->thread, w->at, "writes");
+        if (!(w->bytes & mask) || (a->kind == ATOMIC && w->kind == ATOMIC) || ordered(a->me, w->thread, w->stamp))
+            continue;
+        if (a->kind != STORE || w->kind != STORE)
+            conflict(a, w->thread, w->at, "writes");
+        two_stores(a, w->thread, w->at, "writes");
     }
 }
 
-static void check_readers(const struct cell *c, const struct simt_thread *me, const void *p, uint32_t bytes, place at,
-                          const char *what)
+static void check_readers(const struct cell *c, const struct access *a, uint32_t mask)
 {
-    uint32_t mine = me->warp->index;
+    uint32_t mine = a->me->warp->index;
     for (uint32_t w = 0; w < simt_block.n_warps; w++) {
         const struct readers *r = &c->readers[w];
-        uint32_t others = w == mine ? r->lanes & ~(1u << me->lane) : r->lanes;
-        if (others && r->bytes & bytes && r->stamp >= know[mine][w])
-            report_race(p, at, what, w * 32 + (uint32_t)__builtin_ctz(others), r->at, "reads");
+        uint32_t others = 0;
+        for (int i = 0; i < 4; i++)
+            others |= mask >> i & 1 ? r->lanes[i] : 0;
+        if (w == mine)
+            others &= ~(1u << a->me->lane);
+        if (others && r->stamp >= know[mine][w])
+            conflict(a, w * 32 + (uint32_t)__builtin_ctz(others), r->at, "reads");
     }
 }
 
-static void smem_read(struct cell *c, const struct simt_thread *me, const void *p, uint32_t bytes, place at)
+static void smem_access(struct cell *c, const struct access *a, uint32_t mask)
 {
-    check_writers(c, me, p, bytes, false, at, "reads");
-    struct readers *r = &c->readers[me->warp->index];
-    uint32_t stamp = now(me->warp->index);
-    if (r->stamp != stamp)
-        r->stamp = stamp, r->lanes = 0, r->bytes = 0;
-    r->lanes |= 1u << me->lane;
-    r->bytes |= bytes;
-    r->at = at;
-}
-
-static void smem_write(struct cell *c, const struct simt_thread *me, const void *p, uint32_t bytes, bool atomic, place at)
-{
-    const char *what = atomic ? "an atomic" : "writes";
-    check_writers(c, me, p, bytes, atomic, at, what);
-    check_readers(c, me, p, bytes, at, what);
+    uint32_t stamp = now(a->me->warp->index);
+    check_writers(c, a, mask);
+    if (a->kind == READ) {
+        struct readers *r = &c->readers[a->me->warp->index];
+        if (r->stamp != stamp)
+            *r = {a->at, stamp, {0, 0, 0, 0}};
+        for (int i = 0; i < 4; i++)
+            r->lanes[i] |= (mask >> i & 1) << a->me->lane;
+        r->at = a->at;
+        return;
+    }
+    check_readers(c, a, mask);
     struct writer *w = &c->writer[0];
-    if (w->thread != me->index && (w->bytes & ~bytes) && !ordered(me, w->thread, w->stamp))
+    if (w->thread != a->me->index && (w->bytes & ~mask) && !ordered(a->me, w->thread, w->stamp))
         c->writer[1] = *w;
-    *w = {at, now(me->warp->index), (uint16_t)me->index, (uint8_t)bytes, atomic};
+    *w = {a->at, stamp, (uint16_t)a->me->index, (uint8_t)mask, (uint8_t)a->kind};
 }
 
 /* ---- global memory ---------------------------------------------------------------------------------------------------- */
@@ -234,72 +289,74 @@ void simt_race_forget(const void *p, size_t bytes)
     }
 }
 
-static void global_read(struct global_cell *c, const struct simt_thread *me, const void *p, uint32_t bytes, place at)
+/* Is what `s` tells of unordered with the access? */
+static bool unordered(const struct seen *s, const struct access *a, uint32_t mask)
 {
-    char a[300], b[300];
-    if (simt_block.launch->pdl && !me->waited_pdl && c->by_kernel)
-        simt_broken("race", 0, "reads at %s before ptx_pdl_wait what a kernel has written at %s",
-                    name_place(a, sizeof a, at), name_place(b, sizeof b, c->written_at));
-    if (c->launch_w == launch_number && c->bytes_w & bytes &&
-        (c->block_w != block_number || !ordered(me, c->thread_w, c->stamp_w)))
-        report_race(p, at, "reads", c->thread_w, c->written_at, c->block_w == block_number ? "writes" : "of another block writes");
-    if (c->launch_r != launch_number)
-        c->many_readers = false, c->bytes_r = 0;
-    else if (c->block_r != block_number)
-        c->many_readers = true;
-    c->launch_r = launch_number;
-    c->block_r = block_number;
-    c->thread_r = (uint16_t)me->index;
-    c->stamp_r = now(me->warp->index);
-    c->bytes_r |= (uint8_t)bytes;
-    c->read_at = at;
+    return s->launch == launch_number && s->bytes & mask &&
+           (s->block != block_number || s->many_blocks || !ordered(a->me, s->thread, s->stamp));
 }
 
-static void global_write(struct global_cell *c, const struct simt_thread *me, const void *p, uint32_t bytes, place at)
+static void see(struct seen *s, const struct access *a, uint32_t mask)
 {
-    if (c->launch_w == launch_number && c->bytes_w & bytes &&
-        (c->block_w != block_number || !ordered(me, c->thread_w, c->stamp_w)))
-        report_race(p, at, "writes", c->thread_w, c->written_at,
-                    c->block_w == block_number ? "writes" : "of another block writes");
-    if (c->launch_r == launch_number && c->bytes_r & bytes &&
-        (c->many_readers || c->block_r != block_number || !ordered(me, c->thread_r, c->stamp_r)))
-        report_race(p, at, "writes", c->thread_r, c->read_at,
-                    c->block_r == block_number && !c->many_readers ? "reads" : "of another block reads");
-    c->bytes_w = (uint8_t)(c->launch_w == launch_number && c->thread_w == me->index ? c->bytes_w | bytes : bytes);
-    c->launch_w = launch_number;
-    c->block_w = block_number;
-    c->thread_w = (uint16_t)me->index;
-    c->stamp_w = now(me->warp->index);
-    c->written_at = at;
-    c->by_kernel = true;
+    bool again = s->launch == launch_number;
+    s->many_blocks = again && (s->many_blocks || s->block != block_number);
+    s->bytes = (uint8_t)(again && s->thread == a->me->index ? s->bytes | mask : mask);
+    s->launch = launch_number;
+    s->block = block_number;
+    s->thread = (uint16_t)a->me->index;
+    s->stamp = now(a->me->warp->index);
+    s->at = a->at;
+}
+
+static void global_access(struct global_cell *c, const struct access *a, uint32_t mask)
+{
+    bool read = a->kind == READ;
+    if (read && simt_block.launch->pdl && !a->me->waited_pdl && c->by_kernel) {
+        char here[300], there[300];
+        simt_broken("race", 0, "reads at %s before ptx_pdl_wait what a kernel has written at %s",
+                    name_place(here, sizeof here, a->at), name_place(there, sizeof there, c->written.at));
+    }
+    if (unordered(&c->written, a, mask)) {
+        const char *did = c->written.block == block_number ? "writes" : "of another block writes";
+        if (read)
+            conflict(a, c->written.thread, c->written.at, did);
+        two_stores(a, c->written.thread, c->written.at, did);
+    }
+    if (!read && unordered(&c->read, a, mask))
+        conflict(a, c->read.thread, c->read.at,
+                 c->read.block == block_number && !c->read.many_blocks ? "reads" : "of another block reads");
+    see(read ? &c->read : &c->written, a, mask);
+    c->by_kernel |= !read;
 }
 
 /* ---- accesses --------------------------------------------------------------------------------------------------------- */
 
-static void outside(const void *p, size_t bytes, bool write, place at)
+static void outside(const struct access *a)
 {
     extern char __executable_start, end;
-    const char *c = (const char *)p, *params = (const char *)simt_block.launch->params;
+    const char *c = (const char *)a->p, *params = (const char *)simt_block.launch->params;
     char text[300];
-    if (!write && ((c >= &__executable_start && c < &end) || (c >= params && c < params + simt_block.launch->params_bytes)))
+    if (a->kind == READ && ((c >= &__executable_start && c < &end) ||
+                            (c >= params && c < params + simt_block.launch->params_bytes)))
         return;
-    simt_broken("race", 0, "%s of %zu bytes at %s: %p is outside of what was allocated", write ? "write" : "read", bytes,
-                name_place(text, sizeof text, at), p);
+    simt_broken("race", 0, "%s of %zu bytes at %s: %p is outside of what was allocated", a->kind == READ ? "read" : "write",
+                a->bytes, name_place(text, sizeof text, a->at), a->p);
 }
 
-static void access(const void *p, size_t bytes, bool write, bool atomic, place at)
+static void access_memory(const void *p, size_t bytes, enum access_kind kind, place at)
 {
-    struct simt_thread *me = simt_me();
+    struct access a = {simt_me(), p, bytes, kind, at};
+    simt_race_settle();
     bool shared = simt_in_smem(p, bytes);
     if (!shared && !gpu_sim_owns(p, bytes)) {
-        outside(p, bytes, write, at);
+        outside(&a);
         return;
     }
-    if (!shared && simt_block.launch->pdl && !me->waited_pdl && write) {
+    if (!shared && kind != READ && simt_block.launch->pdl && !a.me->waited_pdl) {
         char text[300];
         simt_broken("race", 0, "writes at %s before ptx_pdl_wait", name_place(text, sizeof text, at));
     }
-    if (!shared && atomic)
+    if (!shared && kind == ATOMIC)
         return;
     uintptr_t from = shared ? (uintptr_t)((const unsigned char *)p - simt_now.smem) : (uintptr_t)p, to = from + bytes;
     for (uintptr_t i = from & ~(uintptr_t)3; i < to; i += 4) {
@@ -308,20 +365,16 @@ static void access(const void *p, size_t bytes, bool write, bool atomic, place a
             mask &= 15u << (from - i);
         if (i + 4 > to)
             mask &= 15u >> (i + 4 - to);
-        if (shared && write)
-            smem_write(&cells[i / 4], me, p, mask, atomic, at);
-        else if (shared)
-            smem_read(&cells[i / 4], me, p, mask, at);
-        else if (write)
-            global_write(global_cell(i), me, p, mask, at);
+        if (shared)
+            smem_access(&cells[i / 4], &a, mask);
         else
-            global_read(global_cell(i), me, p, mask, at);
+            global_access(global_cell(i), &a, mask);
     }
 }
 
-void simt_race_access(const void *p, size_t bytes, bool write, bool atomic, const char *file, int line)
+void simt_race_access(const void *p, size_t bytes, bool atomic, const char *file, int line)
 {
-    access(p, bytes, write, atomic, place_of(file, line));
+    access_memory(p, bytes, atomic ? ATOMIC : READ, place_of(file, line));
 }
 
 void simt_race_copy(const void *p, bool landed, const char *file, int line)
@@ -329,7 +382,7 @@ void simt_race_copy(const void *p, bool landed, const char *file, int line)
     struct cell *c = &cells[((const unsigned char *)p - simt_now.smem) / 4];
     for (int i = 0; i < 4 && landed; i++)
         c[i].in_flight = 0;
-    access(p, 16, true, false, place_of(file, line));
+    access_memory(p, 16, COPY, place_of(file, line));
     for (int i = 0; i < 4; i++)
         c[i].in_flight = landed ? 0 : block_number;
 }
@@ -339,7 +392,7 @@ void simt_race_copy(const void *p, bool landed, const char *file, int line)
 #ifndef __SANITIZE_THREAD__
 #define SEEN(p, n, write)                                                                      \
     if (simt_self && !simt_is_private(p))                                                      \
-    access((p), (n), (write), false, (place)(uintptr_t)__builtin_return_address(0))
+    access_memory((p), (n), (write) ? STORE : READ, (place)(uintptr_t)__builtin_return_address(0))
 
 extern "C" {
 void __tsan_init(void);

@@ -139,7 +139,7 @@ void simt_ldmatrix(uint32_t *r, const void *row, int matrices, bool trans, const
             simt_broken(file, line, "ldmatrix: byte %td of %u, misaligned or outside of shared memory",
                         (const unsigned char *)row - simt_now.smem, simt_block.smem_bytes);
         if (simt_race_on)
-            simt_race_access(row, 16, false, false, file, line);
+            simt_race_access(row, 16, false, file, line);
     }
     w->operand[me->lane].r = r;
     w->operand[me->lane].row = row;
@@ -226,9 +226,9 @@ void simt_copy_issue(void *smem, const void *gmem, uint32_t src_bytes, const cha
     if (me->copy_tail - me->copy_head == SIMT_COPIES)
         simt_broken(file, line, "more than %d copies in flight", SIMT_COPIES);
     me->copy[me->copy_tail++ % SIMT_COPIES] = simt_copy{(unsigned char *)smem, gmem, src_bytes, me->groups};
-    memset(smem, 0xff, 16);
     if (simt_race_on)
         simt_race_copy(smem, false, file, line);
+    memset(smem, 0xff, 16);
 }
 
 void simt_copy_commit(void)
@@ -261,7 +261,7 @@ void simt_atomic(const void *p, size_t bytes, const char *file, int line)
     if ((simt_random() >> 32 & 7) == 0)
         simt_yield();
     if (simt_race_on)
-        simt_race_access(p, bytes, true, true, file, line);
+        simt_race_access(p, bytes, true, file, line);
 }
 
 void simt_read(const void *p, size_t bytes, const char *file, int line)

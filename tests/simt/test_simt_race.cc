@@ -83,7 +83,7 @@ static void write_write(const struct racing &p, unsigned char *smem, uint32_t ti
 {
     ptx_pdl_wait();
     if (p.broken || tid == 7)
-        word(smem, 0) = 1;
+        word(smem, 0) = tid;
     result(p) = tid;
 }
 
@@ -157,7 +157,7 @@ static void atomics(const struct racing &p, unsigned char *smem, uint32_t tid)
 static void two_blocks_write(const struct racing &p, unsigned char *, uint32_t tid)
 {
     ptx_pdl_wait();
-    p.shared[p.broken ? tid : blockIdx.x * THREADS + tid] = 1;
+    p.shared[p.broken ? tid : blockIdx.x * THREADS + tid] = 1 + blockIdx.x;
 }
 
 static void two_blocks_read(const struct racing &p, unsigned char *, uint32_t tid)
@@ -206,9 +206,14 @@ static void allowed(const struct racing &p, unsigned char *smem, uint32_t tid)
     ptx_syncthreads();
     uint32_t v = ((volatile uint16_t *)smem)[tid ^ 63] + table[tid % 4];
     ptx_syncthreads();
+    uint16_t half = ((volatile uint16_t *)smem)[tid]; /* halves of one word, each its own thread's */
+    ((volatile uint16_t *)smem)[tid] = half;
+    ptx_syncthreads();
     word(smem, tid % 32 == 0 ? tid : 128 + tid) = v;
     ptx_syncwarp();
     result(p) = word(smem, tid & 32);
+    word(smem, 200) = 7; /* all write the same */
+    p.shared[0] = 7;
 }
 
 static struct racing p;
