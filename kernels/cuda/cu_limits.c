@@ -132,6 +132,25 @@ static int check(struct cu_be *b, const struct be_step_limits *l, struct err *e)
         return err_set(e, ST_EINVAL,
                        "cuda: steps of %u rows, %u sequences, %u logits of %u, %u positions, %u blocks",
                        l->max_rows, l->max_spans, l->max_logits, l->vocab, l->max_context, l->max_blocks);
+    return ST_OK;
+}
+
+/* One plan serves all layers: their heads must be alike. */
+static int find_shape(struct cu_be *b, struct err *e)
+{
+    b->shape = (struct cu_attn_shape){0};
+    for (const struct be_weight *w = b->weights; w; w = w->next) {
+        if (w->use != BE_USE_QKV)
+            continue;
+        uint32_t heads = w->part_rows[0] / w->head_dim, kv_heads = w->part_rows[1] / w->head_dim;
+        if (b->shape.n_heads && (b->shape.n_heads != heads || b->shape.n_kv_heads != kv_heads ||
+                                 b->shape.head_dim != w->head_dim))
+            return err_set(e, ST_EUNSUP, "cuda: layers with %u and %u heads of %u and %u", b->shape.n_heads,
+                           heads, b->shape.head_dim, w->head_dim);
+        b->shape.n_heads = heads;
+        b->shape.n_kv_heads = kv_heads;
+        b->shape.head_dim = w->head_dim;
+    }
     if (b->shape.n_heads && !b->kv)
         return err_set(e, ST_EINVAL, "cuda: step_limits before the KV pool");
     return ST_OK;
@@ -142,9 +161,11 @@ int cu_limits_set(struct be *be, const struct be_step_limits *l, struct err *e)
     struct cu_be *b = (struct cu_be *)be;
     int st = check(b, l, e);
     if (st == ST_OK)
-        st = cu_load_close(b);
+        st = find_shape(b, e);
     if (st)
-        return gpu_failure(b->gpu) ? cu_backend_failed(b, e) : st;
+        return st;
+    if (cu_load_close(b))
+        return cu_backend_failed(b, e);
     b->limits = *l;
     if (b->limits.max_spans > l->max_rows)
         b->limits.max_spans = l->max_rows;
