@@ -23,7 +23,7 @@ struct cu_attn_item {
     uint32_t row0;     /* first packed row within the span: token row0 / group, head row0 % group */
     uint32_t pos0;     /* position of the span's first token */
     uint32_t table;    /* first entry of the span's block table in `tables` */
-    uint32_t partial;  /* first record of its partial results, or CU_NO_SLOT: the item writes the output itself */
+    uint32_t partial;  /* first record of its row group: record split * n_rows + row; CU_NO_SLOT if it is not cut (n_parts 1) */
     uint32_t counter;  /* arrival counter of its row group, with n_parts items */
     uint16_t n_rows, kv_head;
     uint16_t split0, split1;
@@ -46,7 +46,7 @@ struct cu_attn_plan {
     struct cu_attn_item *items[2]; /* [max_items[j]] */
     uint32_t *begin;               /* [ctas + 1] */
     uint32_t n_items[2], max_items[2];
-    uint32_t n_partials, max_partials; /* records of (head_dim + 2) floats, one per (packed row, part) */
+    uint32_t n_partials, max_partials; /* records of (head_dim + 2) floats, one per (split, packed row) of what is cut */
     uint32_t n_counters, max_counters;
 };
 

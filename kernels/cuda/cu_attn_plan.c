@@ -5,7 +5,8 @@
  * rows (decode) go to list 0. They are laid end to end, measured in tokens, and the line is cut into one piece per persistent
  * block, at the nearest borders of splits: no piece differs from the others by much more than a split, and at most one run per
  * block is cut, so that at any batch size few results go through records. Row groups of prompt chunks go to list 1, which
- * hardware deals out, longest first; a run much longer than a block's fair share is cut into equal parts.
+ * hardware deals out, one block per SM, longest first. Only runs much longer than an SM's fair share are cut, into parts of
+ * half of it: the rows of a record cost as much memory time as their split costs the tensor cores.
  *
  * A run that is cut needs a record per row and split. Where these would not fit the run stays whole: slower, not wrong.
  *
@@ -52,7 +53,7 @@ void cu_attn_bounds(const struct cu_attn_shape *s, uint32_t max_rows, uint32_t m
     /* a span of r packed rows has at most r / 128 + 1 groups */
     const uint32_t large = (div_up(max_rows * group, ROWS_LARGE) + spans) * s->n_kv_heads;
     const uint64_t splits = div_up(max_context, CU_SPLIT), record = (s->head_dim + 2) * sizeof(float);
-    /* at most one run per block is cut in list 0; in list 1 parts are a block's fair share, so fewer runs than blocks */
+    /* at most one run per block is cut in list 0; in list 1 only what is longer than a fair share: fewer runs than blocks */
     const uint64_t rows = (uint64_t)min_u32(small, s->ctas) * ROWS_SMALL + (uint64_t)min_u32(large, s->ctas) * ROWS_LARGE;
     const uint64_t records = rows * splits, most = RECORDS_BYTES / record;
     *out_max = (struct cu_attn_plan){
@@ -180,9 +181,10 @@ static struct run large_run(const struct cu_attn_span *span, uint32_t group, uin
     return make_run(span, group, head, row0, min_u32(ROWS_LARGE, span->n_rows * group - row0));
 }
 
-static int put_parts(struct cu_attn_plan *p, struct run *r, uint32_t splits_max)
+static int put_parts(struct cu_attn_plan *p, struct run *r, uint32_t fair)
 {
-    const uint32_t splits = r->item.split1, parts = take_records(p, r, div_up(splits, splits_max));
+    const uint32_t splits = r->item.split1, wanted = splits > fair + fair / 2 ? div_up(splits, div_up(fair, 2)) : 1;
+    const uint32_t parts = take_records(p, r, wanted);
     r->item.n_parts = (uint16_t)parts;
     for (uint32_t i = 0; i < parts; i++) {
         r->item.part = (uint16_t)i;
@@ -216,13 +218,14 @@ static int plan_large(const struct cu_attn_shape *s, const struct cu_attn_span *
         for (uint32_t g = 0; rows > ROWS_SMALL && g < div_up(rows, ROWS_LARGE); g++)
             total += (uint64_t)large_run(&spans[i], group, g, 0).item.split1 * s->n_kv_heads;
     }
-    const uint32_t splits_max = (uint32_t)((total + s->ctas - 1) / s->ctas);
+    const uint32_t sms = div_up(s->ctas, 2); /* about: list 0 has two or three blocks on each */
+    const uint32_t fair = (uint32_t)((total + sms - 1) / sms);
     for (uint32_t i = 0; i < n_spans; i++) {
         const uint32_t rows = spans[i].n_rows * group;
         for (uint32_t g = 0; rows > ROWS_SMALL && g < div_up(rows, ROWS_LARGE); g++)
             for (uint32_t head = 0; head < s->n_kv_heads; head++) {
                 struct run r = large_run(&spans[i], group, g, head);
-                int rc = put_parts(p, &r, splits_max);
+                int rc = put_parts(p, &r, fair);
                 if (rc != ST_OK)
                     return rc;
             }
