@@ -100,7 +100,8 @@ static inline int late_wait(struct be *be, struct err *e)
     (void)e;
     assert(late.waited < late.launched);
     const struct late_step *s = late_at(late.waited++);
-    memcpy(s->p.out, s->drawn, s->p.n_rows * sizeof *s->drawn);
+    if (s->p.n_rows > 0)
+        memcpy(s->p.out, s->drawn, s->p.n_rows * sizeof *s->drawn);
     return ST_OK;
 }
 
