@@ -67,57 +67,67 @@ PTX_FN uint4 rows_load_16(const void *row, uint32_t col, uint32_t d)
     return w;
 }
 
+PTX_FN uint32_t rows_max(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
 /* The largest of eight |16-bit values|, as their bits. */
 PTX_FN uint32_t rows_max_16(uint4 w)
 {
     uint32_t v[4] = {w.x, w.y, w.z, w.w}, max = 0;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        uint32_t lo = v[i] & 0x7fffu, hi = v[i] >> 16 & 0x7fffu, m = lo > hi ? lo : hi;
-        max = m > max ? m : max;
-    }
+    for (int i = 0; i < 4; i++)
+        max = rows_max(max, rows_max(v[i] & 0x7fffu, v[i] >> 16 & 0x7fffu));
     return max;
 }
 
 PTX_FN uint32_t rows_warp_max(uint32_t v)
 {
 #pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) {
-        uint32_t o = ptx_shfl_xor(v, mask);
-        v = o > v ? o : v;
-    }
+    for (int mask = 16; mask > 0; mask /= 2)
+        v = rows_max(v, ptx_shfl_xor(v, mask));
     return v;
 }
 
-/* Every thread gets the block's maximum. `warps` holds ROWS_WARPS values and belongs to this call alone. */
-PTX_FN uint32_t rows_block_max(uint32_t v, uint32_t *warps)
+/* ---- over a block: each warp leaves its part in warps[ROWS_WARPS], and behind a barrier every thread has the whole -------- */
+
+PTX_FN void rows_leave_max(uint32_t v, uint32_t *warps)
 {
     v = rows_warp_max(v);
     if (threadIdx.x % 32 == 0)
         warps[threadIdx.x / 32] = v;
-    ptx_syncthreads();
-    v = 0;
+}
+
+PTX_FN uint32_t rows_block_max(const uint32_t *warps)
+{
+    uint32_t v = 0;
 #pragma unroll
     for (int i = 0; i < ROWS_WARPS; i++)
-        v = warps[i] > v ? warps[i] : v;
+        v = rows_max(v, warps[i]);
     return v;
 }
 
-/* The block's sum in the order of class R: a tree in each warp, then the warps ascending. */
-PTX_FN float rows_block_sum(float v, float *warps)
+/* Sums in the order of class R: a tree in each warp, then the warps ascending. */
+PTX_FN void rows_leave_sum(float v, float *warps)
 {
 #pragma unroll
     for (int mask = 16; mask > 0; mask /= 2)
         v += ptx_shfl_xor(v, mask);
     if (threadIdx.x % 32 == 0)
         warps[threadIdx.x / 32] = v;
-    ptx_syncthreads();
-    v = warps[0];
+}
+
+PTX_FN float rows_block_sum(const float *warps)
+{
+    float v = warps[0];
 #pragma unroll
     for (int i = 1; i < ROWS_WARPS; i++)
         v += warps[i];
     return v;
 }
+
+/* ---- e4m3 ------------------------------------------------------------------------------------------------------------------ */
 
 /* A row's e4m3 scale and its inverse; the inverse of one that is not finite is 0. */
 struct rows_scale {
