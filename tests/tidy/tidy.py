@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-FILE_MAX, FUNCTION_MAX, LINE_MAX = 800, 70, 130
+FILE_MAX, FUNCTION_MAX, KERNEL_MAX, LINE_MAX = 800, 70, 110, 130
 CONTRACT = ["Owns", "Units", "States", "Threads", "Errors", "Bounds"]
 
 # room -> rooms whose headers it may include (beside its own and base)
@@ -20,6 +20,7 @@ ALLOWED = {
     "base": [],
     "kernels": [],
     "kernels/cpu": ["kernels"],
+    "kernels/cuda": ["kernels"],
     "kvcache": [],
     "transport": [],
     "worker/text": [],
@@ -31,6 +32,12 @@ ALLOWED = {
 }
 ALLOWED["kernels"] = ["kernels/cpu"]  # the registry names its backends
 
+# What a kernel must not contain, because tests/simt could not run it: ptx.h has a wrapper for each.
+NOT_IN_KERNELS = re.compile(r"\basm\b|\b__(shfl|sync|ballot|any|all|ldg|ldcg|expf|logf|fmaf_rn)\w*\s*\(|\batomic[A-Z]\w*\s*\(|\bprintf\s*\(|"
+                            r"__CUDA_ARCH__|__constant__|__shared__|\bclock(64)?\s*\(")
+
+CUDA_TOOLKIT = {"gpu_cuda.c", "cu_lt.c", "ptx.h", "launch.h"}
+
 findings = []
 
 
@@ -39,7 +46,7 @@ def find(path, line, text):
 
 
 def sources():
-    out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.c", "*.h", "*.inl"], cwd=ROOT, capture_output=True,
+    out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.c", "*.h", "*.inl", "*.cu", "*.cuh", "*.cc"], cwd=ROOT, capture_output=True,
                          text=True, check=True)
     return [p for p in out.stdout.split() if os.path.exists(os.path.join(ROOT, p))]
 
@@ -72,18 +79,24 @@ def check_file(path, headers, ratchet, used):
             find(path, i, f"{len(line)} columns, limit {LINE_MAX}")
         if re.search(r"\b(TODO|FIXME|XXX)\b", line):
             find(path, i, "unfinished work belongs in an issue")
+    limit = KERNEL_MAX if path.endswith((".cu", ".cuh")) else FUNCTION_MAX
     for name, line, length in functions(text):
-        if length > FUNCTION_MAX:
+        if length > limit:
             key = f"{path} {name}"
             if key in ratchet and length <= ratchet[key]:
                 used.add(key)
             else:
-                find(path, line, f"function {name} has {length} lines, limit {ratchet.get(key, FUNCTION_MAX)}")
+                find(path, line, f"function {name} has {length} lines, limit {ratchet.get(key, limit)}")
     room = room_of(path)
     if room in ALLOWED:
         check_includes(path, room, text, headers)
         if path.endswith(".h"):
             check_header(path, text)
+        if path.endswith((".cu", ".cuh")):
+            for m in NOT_IN_KERNELS.finditer(re.sub(r"/\*.*?\*/", lambda c: "\n" * c.group().count("\n"), text, flags=re.S)):
+                find(path, 1, f"'{m.group()}' in a kernel: ptx.h has what may be used")
+        if room == "kernels/cuda" and os.path.basename(path) not in CUDA_TOOLKIT and re.search(r"#include <(cuda|cublas)", text):
+            find(path, 1, "includes the CUDA toolkit: gpu.h is the way to it")
         if re.search(r"\bgetenv\s*\(", text):
             find(path, 1, "getenv outside the configuration table")
         if path != "worker/main.c" and re.search(r"\b(exit|abort)\s*\(", text):
@@ -113,8 +126,8 @@ def check_header(path, text):
         return
     dirs = [d for d in ALLOWED] + ["/usr/include/cjson"]
     flags = [f"-I{os.path.join(ROOT, d)}" for d in dirs]
-    if "cpu_vec" in name or "_isa" in name:
-        return  # compiled through the files that set its instruction set
+    if "cpu_vec" in name or "_isa" in name or name in ("ptx", "launch"):
+        return  # compiled through the files that set its instruction set, or by nvcc
     r = subprocess.run(["gcc", "-std=c17", "-fsyntax-only", "-x", "c", *flags, "-"], input=f'#include "{os.path.basename(path)}"\n',
                        capture_output=True, text=True)
     if r.returncode:
