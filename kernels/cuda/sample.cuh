@@ -49,7 +49,8 @@ struct sample_smem {
     uint64_t top[BE_LOGPROBS_MAX];
     struct sample_digit found;
     uint32_t warp_n[SAMPLE_WARPS];
-    uint32_t n_list, n_top, prev_seen;
+    uint32_t n_list, n_top;
+    uint32_t prev_seen, poisoned;
     uint32_t n[SAMPLE_BINS], lo[SAMPLE_BINS], hi[SAMPLE_BINS]; /* per digit: tokens, and their mass in two words */
 };
 
@@ -81,8 +82,9 @@ PTX_FN void sample_edit_seen(float *z, uint32_t vocab, const struct cu_sample_ro
     z[token] = v;
 }
 
-/* Tokens are distinct within a list, so that only the lists have an order. The token of the step before counts as one more
- * output: of its entry, or as an entry of its own. */
+/* Tokens are distinct within a list (but for banned ones), so that only the lists have an order. A NaN or +inf fails the row:
+ * where a banned token has one, none is banned, lest it be hidden. The token of the step before counts as one more output: of
+ * its entry, or as an entry of its own. */
 template <int THREADS>
 PTX_FN void sample_edit(float *z, const struct cu_sample &p, const struct cu_sample_row *r, struct sample_smem *sm)
 {
@@ -90,7 +92,7 @@ PTX_FN void sample_edit(float *z, const struct cu_sample &p, const struct cu_sam
         return;
     uint32_t prev = r->prev ? (uint32_t)p.prev_drawn[r->prev - 1] : p.vocab;
     if (threadIdx.x == 0)
-        sm->prev_seen = 0;
+        sm->prev_seen = sm->poisoned = 0;
     for (uint32_t i = threadIdx.x; i < r->n_bias; i += THREADS) {
         struct be_bias b = p.bias[r->bias0 + i];
         if ((uint32_t)b.token < p.vocab)
@@ -99,7 +101,13 @@ PTX_FN void sample_edit(float *z, const struct cu_sample &p, const struct cu_sam
     ptx_syncthreads();
     for (uint32_t i = threadIdx.x; i < r->n_banned; i += THREADS) {
         uint32_t t = (uint32_t)p.banned[r->banned0 + i];
-        if (t < p.vocab && z[t] < sample_inf()) /* NaN and +inf stay: they must fail the row */
+        if (t < p.vocab && !(z[t] < sample_inf()))
+            sm->poisoned = 1;
+    }
+    ptx_syncthreads();
+    for (uint32_t i = threadIdx.x; i < r->n_banned && !sm->poisoned; i += THREADS) {
+        uint32_t t = (uint32_t)p.banned[r->banned0 + i];
+        if (t < p.vocab)
             z[t] = -sample_inf();
     }
     ptx_syncthreads();
