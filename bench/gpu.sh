@@ -48,7 +48,7 @@ log=$out/build.log
 
 include="-Ibase -Ikernels -Ikernels/cpu -Ikernels/cuda -Ikvcache -Iworker/model -Iworker/engine -Ibench/gpu"
 cflags="-std=c17 -O2 -g -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden $include -isystem $cuda/include"
-nvflags="-std=c++17 -O3 -fmad=false -Xcompiler -fno-strict-aliasing $arch $include"
+nvflags="-std=c++17 -O3 -fmad=false -Xcompiler -fno-strict-aliasing,-fno-threadsafe-statics $arch $include"
 
 isa_flags() { # by the file's suffix, as in CMakeLists.txt
     avx2="-mavx2 -mfma -mf16c"
@@ -86,7 +86,7 @@ build() {
     xargs -r -d '\n' -P "$jobs" -n 1 sh -c <"$out/jobs" >"$log" 2>&1 || { tail -n 30 "$log"; die "the build failed: $log"; }
     # shellcheck disable=SC2086
     ${CC:-cc} -o "$out/bench_gpu" $objects -Wl,--wrap=gpu_graph_launch -L"$cuda/lib64" -Wl,-rpath,"$cuda/lib64" \
-        -lcublasLt -lcudart_static -lstdc++ -lpthread -lrt -ldl -lm >"$log" 2>&1 || { tail -n 30 "$log"; die "linking failed: $log"; }
+        -lcublasLt -lcudart_static -lpthread -lrt -ldl -lm >"$log" 2>&1 || { tail -n 30 "$log"; die "linking failed: $log"; }
     echo "gpu.sh: built in $(($(date +%s) - started)) s"
 }
 

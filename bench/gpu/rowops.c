@@ -182,7 +182,7 @@ int rowops_bench(struct rig *r)
                   {(void **)&o.drawn, SAMPLE_MAX * 4},
                   {(void **)&o.prev, SAMPLE_MAX * 4},
                   {(void **)&o.results, SAMPLE_MAX * sizeof *o.results},
-                  {&o.scratch, SAMPLE_MAX * cu_sample_scratch_bytes(VOCAB)}};
+                  {&o.scratch, SAMPLE_MAX * cu_sample_scratch_bytes(VOCAB) + 16}}; /* it may need none */
     const size_t n = sizeof arrays / sizeof *arrays;
     int rc = ST_OK;
     for (size_t i = 0; i < n && rc == ST_OK; i++)
