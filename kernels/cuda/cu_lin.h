@@ -11,8 +11,7 @@
 #ifndef STATOR_CU_LIN_H
 #define STATOR_CU_LIN_H
 
-#include "cu_types.h"
-#include "gpu.h"
+#include "cu_rows.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -40,6 +39,15 @@ struct cu_lin {
 
 int cu_lin_stream(struct gpu_stream *s, const struct cu_lin *p);
 int cu_lin_tile(struct gpu_stream *s, const struct cu_lin *p);
+
+/* cu_lin_stream on the rows that cu_rows_norm(norm) would write, bit for bit, in one launch: every block norms them for itself.
+ * p->x and p->ldx are not looked at, norm->y, ldy and y_scale are not written; CU_E4M3: the rows' scales take the place of
+ * p->x_scale. y must not overlap norm->x, which other blocks may still read. norm: m and yt (= wt) as p has them, d <= k.
+ * ST_EINVAL beyond CU_LIN_NORM_ROWS tokens, or where rows of x do not fit into shared memory beside 106 KB: the caller launches
+ * the two kernels then. Bytes of a row (k, twice that in 16 bits) that fit: m = 4: 14,336 on an A100, 30,720 on an H100;
+ * m = 1: 57,344 and 122,880. */
+enum { CU_LIN_NORM_ROWS = 4 };
+int cu_lin_stream_norm(struct gpu_stream *s, const struct cu_lin *p, const struct cu_norm *norm);
 
 #ifdef __cplusplus
 }

@@ -94,7 +94,7 @@ template <class T> PTX_FN lin_k lin_cut(const cu_lin &p)
 
 /* ---- one stage: acc += w x^T over its k ------------------------------------------------------------------------------- */
 
-/* w: 16 RT rows, x: 8 NT rows, of 128 bytes, swizzled; both begin at a row that is a multiple of 8. */
+/* w: 16 RT rows, x: 8 NT rows, of 128 bytes, swizzled by their number from there on. */
 template <class T, int RT, int NT>
 PTX_FN void lin_mma_stage(float (&acc)[RT][NT][4], const unsigned char *w, const unsigned char *x)
 {
@@ -212,16 +212,22 @@ PTX_FN void lin_put_gated(const cu_lin &p, uint32_t token, uint32_t n, float gat
 
 /* ---- host ------------------------------------------------------------------------------------------------------------------ */
 
-static inline int lin_check(const struct cu_lin *p)
+/* Everything but x. */
+static inline bool lin_takes_w(const struct cu_lin *p)
 {
     const uint32_t outputs = p->epilogue == CU_SWIGLU ? p->n / 2 : p->n;
     bool ok = p->m && p->n && p->k && p->n % CU_N_ALIGN == 0 && p->k % CU_K_ALIGN == 0 && p->k <= 1u << 28;
     ok = ok && (p->wt == CU_BF16 || p->wt == CU_F16 || p->wt == CU_E4M3);
     ok = ok && (p->yt == CU_BF16 || p->yt == CU_F16 || p->yt == CU_F32);
     ok = ok && p->epilogue <= CU_SWIGLU && (p->epilogue != CU_ADD || p->yt == CU_F32);
-    ok = ok && p->ldx >= p->k && p->n_out <= outputs && p->ldy >= p->n_out;
-    ok = ok && p->w && p->x && p->y && (uintptr_t)p->w % 16 == 0 && (uintptr_t)p->x % 16 == 0;
-    ok = ok && p->ldx * cu_type_bytes((enum cu_type)p->wt) % 16 == 0;
+    ok = ok && p->n_out <= outputs && p->ldy >= p->n_out;
+    return ok && p->w && p->y && (uintptr_t)p->w % 16 == 0;
+}
+
+static inline int lin_check(const struct cu_lin *p)
+{
+    bool ok = lin_takes_w(p) && p->x && (uintptr_t)p->x % 16 == 0;
+    ok = ok && p->ldx >= p->k && p->ldx * cu_type_bytes((enum cu_type)p->wt) % 16 == 0;
     return ok ? ST_OK : ST_EINVAL;
 }
 
