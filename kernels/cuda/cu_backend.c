@@ -55,9 +55,10 @@ int cu_backend_no_memory(const struct cu_be *b, struct err *e, const char *what,
 /* Before memory goes away that a step or a copy may still use. */
 static void quiet(struct cu_be *b)
 {
-    gpu_stream_sync(b->stream);
-    gpu_stream_sync(b->store);
-    gpu_stream_sync(b->load);
+    struct gpu_stream *streams[] = {b->stream, b->store, b->load};
+    for (int i = 0; i < 3; i++)
+        if (streams[i])
+            gpu_stream_sync(streams[i]);
 }
 
 static int layout(const struct be_kv_shape *s, struct cu_kv *kv)
@@ -248,8 +249,7 @@ static void destroy(struct be *be)
     struct cu_be *b = (struct cu_be *)be;
     if (b->gpu) {
         cu_load_close(b);
-        if (b->stream)
-            quiet(b);
+        quiet(b);
         for (int i = 0; i < CU_GRAPHS; i++)
             gpu_graph_destroy(b->graph[i].graph);
         cu_limits_free(b);

@@ -204,6 +204,9 @@ int cu_load_close(
 int cu_limits_set(struct be *be, const struct be_step_limits *l, struct err *e);
 void cu_limits_free(struct cu_be *b);
 
+/* cu_tune.c: the library's choices for all weights, within the limits. */
+int cu_tune_all(struct cu_be *b);
+
 /* cu_blob.c: host data on its way to the kernels. */
 int cu_blob_begin(struct cu_be *b, const struct be_batch *batch);
 int cu_blob_list(struct cu_be *b, const uint32_t *rows, uint32_t n, const uint32_t **device);

@@ -182,6 +182,10 @@ int cu_limits_set(struct be *be, const struct be_step_limits *l, struct err *e)
     st = device_arrays(b, e);
     if (st == ST_OK)
         st = host_arrays(b, e);
+    if (st == ST_OK && b->lt && cu_tune_all(b)) {
+        st = gpu_failure(b->gpu) ? cu_backend_failed(b, e)
+                                 : err_set(e, ST_ENOMEM, "cuda: no host memory to tune products");
+    }
     if (st)
         cu_limits_free(b);
     return st;

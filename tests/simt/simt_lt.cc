@@ -62,7 +62,9 @@ uint32_t cu_lt_bucket(uint32_t m)
 
 int cu_lt_tune(struct cu_lt *l, struct gpu_stream *s, const struct cu_lin *p)
 {
-    return cu_lt_run(l, s, p);
+    int st = cu_lt_run(l, s, p);
+    runs -= st == ST_OK;
+    return st;
 }
 
 int cu_lt_run(struct cu_lt *, struct gpu_stream *s, const struct cu_lin *p)
