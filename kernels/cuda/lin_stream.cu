@@ -152,7 +152,8 @@ template <class T, class S> PTX_FN lin_stream_warp lin_stream_share(const cu_lin
 /* A block's tiles, once the first STAGES - 1 stages are under way, a group each; `ahead` is behind them. x: the resident rows,
  * a plane of p.m rows per stage. */
 template <class T, class S>
-PTX_FN void lin_stream_tiles(const cu_lin &p, const lin_stream_warp &v, lin_stream_feed ahead, float *reds, const unsigned char *x)
+PTX_FN void lin_stream_tiles(const cu_lin &p, const lin_stream_warp &v, lin_stream_feed ahead, float *reds,
+                             const unsigned char *x)
 {
     const uint32_t warp = threadIdx.x / 32;
     uint32_t slot = 0, turn = 0;
@@ -308,7 +309,7 @@ static int lin_stream_norm_launch(struct gpu_stream *s, const struct cu_lin *p, 
     const uint32_t smem = LIN_NORM_X + (uint32_t)x;
     const dim3 grid = lin_grid(g, (p->n - 1) / S::ROWS + 1, smem, S::BLOCKS_SM);
     const lin_stream_norm_params params = {*p, *norm};
-    return gpu_launch<lin_stream_norm_params>(s, "lin_stream_norm", lin_stream_norm<T, Act>, grid, LIN_THREADS, smem, true, params);
+    return gpu_launch(s, "lin_stream_norm", lin_stream_norm<T, Act>, grid, LIN_THREADS, smem, true, params);
 }
 
 extern "C" int cu_lin_stream_norm(struct gpu_stream *s, const struct cu_lin *p, const struct cu_norm *norm)

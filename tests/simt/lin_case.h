@@ -117,7 +117,8 @@ static inline void *fresh_y(struct lin_case *c, uint32_t m)
 }
 
 /* Fills rows of k values, returns what they are. */
-static inline double *random_rows(void *array, uint8_t type, uint32_t rows, uint32_t k, uint32_t pitch, float size, uint64_t *state)
+static inline double *random_rows(void *array, uint8_t type, uint32_t rows, uint32_t k, uint32_t pitch, float size,
+                                  uint64_t *state)
 {
     double *values = (double *)malloc((size_t)rows * k * sizeof *values);
     for (uint32_t row = 0; row < rows; row++)
