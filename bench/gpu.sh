@@ -158,7 +158,9 @@ for p in parity linear attention rows invariance copies; do
 done
 engine_parts bf16 decode prefill
 engine_parts fp8 decode prefill requests
-if wants torch; then
+if wants torch && ! command -v python3 >/dev/null; then
+    say torch skipped 0 "there is no python3"
+elif wants torch; then
     left=$((started + limit - $(date +%s)))
     [ $left -gt 130 ] && left=130
     part torch 135 python3 bench/peers/torch_decode.py --out "$results" --limit $((left > 20 ? left - 15 : 5))

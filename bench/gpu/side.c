@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { PLACES = 1 << 16 };
+
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 static uint32_t next(uint32_t *seed)
@@ -62,18 +64,26 @@ static void drop(struct made *m)
     mem_free(m->scales);
 }
 
+/* Rows are pieces of one random table, from places that the row chooses: made at the speed of memory. */
 static bool make(struct made *m, enum be_type type, uint32_t rows, uint32_t k, uint32_t seed)
 {
-    size_t n = (size_t)rows * k, es = type == BE_E4M3 ? 1 : 2;
+    size_t n = (size_t)rows * k, es = type == BE_E4M3 ? 1 : 2, table = (size_t)PLACES + k;
+    uint8_t *stored = mem_alloc(table * es);
+    float *values = mem_alloc(table * sizeof *values);
     *m = (struct made){mem_alloc(n * es), mem_alloc(n * sizeof(float)), mem_alloc(rows * sizeof(float))};
-    if (!m->stored || !m->values || !m->scales)
-        return false;
-    for (size_t i = 0; i < rows; i++) {
+    bool ok = stored && values && m->stored && m->values && m->scales;
+    for (size_t i = 0; ok && i < table; i++)
+        values[i] = put(stored + i * es, type, 1 / sqrtf((float)k), &seed);
+    for (size_t i = 0; ok && i < rows; i++) {
+        size_t place = next(&seed) % PLACES;
         m->scales[i] = type == BE_E4M3 ? (3 + uniform(&seed)) / sqrtf((float)k) : 1;
-        for (size_t j = i * k; j < (i + 1) * k; j++)
-            m->values[j] = m->scales[i] * put(m->stored + j * es, type, 1 / sqrtf((float)k), &seed);
+        memcpy(m->stored + i * k * es, stored + place * es, k * es);
+        for (size_t j = 0; j < k; j++)
+            m->values[i * k + j] = m->scales[i] * values[place + j];
     }
-    return true;
+    mem_free(stored);
+    mem_free(values);
+    return ok;
 }
 
 struct maker {
