@@ -7,8 +7,8 @@
  * Threads  whole warps. Lane: g = lane / 4 holds rows g and g + 8 of 16 (index h = 0, 1), t = lane % 4 a part of the columns.
  * Errors   -
  * Bounds   head_dim up to D, the template's 64 or 128: columns from head_dim to D are zeros in shared memory.
- * Source   KERNELS design, sections 0.3 and 4. Class A, per row: KV is cut at absolute multiples of CU_SPLIT tokens. Inside of a
- *          split, tiles ascending: s = chain over k16 groups of q k, ascending, from 0; x = s * scale * log2(e) (e4m3: s * 2^e
+ * Source   KERNELS design, sections 0.3 and 4. Class A, per row: KV is cut into splits (cu_attn.h). Inside of a split, tiles
+ *          ascending: s = chain over k16 groups of q k, ascending, from 0; x = s * scale * log2(e) (e4m3: s * 2^e
  *          first), -inf where masked; mn = max(m, max x), a = 2^(m - mn), P = 16-bit 2^(x - mn), O = O a, l = l a, then one mma
  *          per 16 tokens, ascending, adds P V to O and P 1 to l. Splits are merged ascending by attn_merge from (-inf, 0, 0).
  *          A tile or a split that the row does not see changes no bit, so that it may be left out (zeros change their sign at
@@ -20,8 +20,6 @@
 #include "cu_attn.h"
 #include "launch.h"
 #include "ptx.h"
-
-enum { ATTN_SPLIT_TILES = CU_SPLIT / CU_KV_TILE };
 
 #define ATTN_NONE ptx_float(0xff800000u) /* -inf: the maximum of nothing */
 
@@ -37,7 +35,7 @@ template <class T, int D> struct attn_tile {
     };
 };
 
-/* ---- the types of KV ------------------------------------------------------------------------------------------------------ */
+/* ---- the types of KV ----------------------------------------------------------------------------------------------- */
 
 /* Fragments come for two k16 groups at once, b[group] = {b0, b1} of columns 0-7 and {b0, b1} of columns 8-15:
  * k_frag: 16 tokens as columns, 32 dims from dim 32 * pair on; v_frag: 16 dims as columns (chunk), 32 tokens.
@@ -160,7 +158,7 @@ struct attn_e4m3 {
     }
 };
 
-/* ---- a tile ---------------------------------------------------------------------------------------------------------------- */
+/* ---- a tile -------------------------------------------------------------------------------------------------------- */
 
 template <int N> PTX_FN void attn_zero(float (&o)[N][4])
 {
@@ -191,9 +189,15 @@ PTX_FN void attn_logits(float (&s)[N][4], const unsigned char *scales, float sca
         for (int i = 0; i < 4; i++) {
             const uint32_t column = 8 * n + 2 * t + i % 2;
             s[n][i] = s[n][i] * T::k_scale(scales + column) * scale2;
-            if (edge && pos[i / 2] - (token + column) >= window)
-                s[n][i] = ATTN_NONE;
         }
+    if (!edge) /* all of them are seen */
+        return;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (pos[i / 2] - (token + 8 * n + 2 * t + i % 2) >= window)
+                s[n][i] = ATTN_NONE;
 }
 
 /* Largest logit of each row over the warp's columns. */
@@ -278,7 +282,7 @@ PTX_FN void attn_pv(attn_state<N> &st, const uint32_t (&p)[2][4], const unsigned
     }
 }
 
-/* ---- splits ---------------------------------------------------------------------------------------------------------------- */
+/* ---- splits -------------------------------------------------------------------------------------------------------- */
 
 /* One row: takes a split's maximum and sum in; values follow by o = fma(o, a, split's o * b). */
 PTX_FN void attn_merge(float &m, float &l, float split_m, float split_l, float &a, float &b)

@@ -22,7 +22,7 @@ struct attn_params {
     float scale2;    /* scale * log2(e) */
 };
 
-/* ---- on the host ------------------------------------------------------------------------------------------------------------ */
+/* ---- on the host --------------------------------------------------------------------------------------------------- */
 
 static inline int attn_check(const struct cu_attn *a, struct attn_params *out)
 {
@@ -42,7 +42,7 @@ static inline int attn_check(const struct cu_attn *a, struct attn_params *out)
     return ST_OK;
 }
 
-/* ---- what an item covers ------------------------------------------------------------------------------------------------------ */
+/* ---- what an item covers ------------------------------------------------------------------------------------------- */
 
 struct attn_range {
     uint32_t lo, hi;         /* tokens that some row sees */
@@ -51,8 +51,8 @@ struct attn_range {
 
 PTX_FN attn_range attn_range_of(const attn_params &p, const cu_attn_item &it)
 {
-    const uint32_t first = it.pos0 + it.row0 / p.group + 1, begin = it.split0 * ATTN_SPLIT_TILES;
-    const uint32_t end = it.split1 * ATTN_SPLIT_TILES;
+    const uint32_t first = it.pos0 + it.row0 / p.group + 1, tiles = it.split_tokens / CU_KV_TILE;
+    const uint32_t begin = it.split0 * tiles, end = it.split1 * tiles;
     attn_range r;
     r.hi = it.pos0 + (it.row0 + it.n_rows - 1) / p.group + 1;
     r.lo = first > p.window ? first - p.window : 0;
@@ -61,6 +61,12 @@ PTX_FN attn_range attn_range_of(const attn_params &p, const cu_attn_item &it)
     r.tile_end = (r.hi + CU_KV_TILE - 1) / CU_KV_TILE;
     r.tile_end = r.tile_end < end ? r.tile_end : end;
     return r;
+}
+
+/* The tile is the last of its split. */
+PTX_FN bool attn_ends_split(const cu_attn_item &it, uint32_t tile)
+{
+    return ((tile + 1) * CU_KV_TILE & (it.split_tokens - 1)) == 0;
 }
 
 PTX_FN uint32_t attn_row_pos(const attn_params &p, const cu_attn_item &it, uint32_t row)
@@ -76,7 +82,7 @@ PTX_FN size_t attn_row_index(const attn_params &p, const cu_attn_item &it, uint3
     return (size_t)(it.token0 + token) * p.a.n_heads + it.kv_head * p.group + head;
 }
 
-/* ---- to shared memory ---------------------------------------------------------------------------------------------------------- */
+/* ---- to shared memory ---------------------------------------------------------------------------------------------- */
 
 /* Where a tile lies: each lane knows it for tokens 16 * (lane % 4) to + 15, which are in one block. */
 struct attn_place {
@@ -157,7 +163,7 @@ template <int D, int ROWS, int THREADS> PTX_FN void attn_q_to_f16(unsigned char 
     }
 }
 
-/* ---- results ------------------------------------------------------------------------------------------------------------------- */
+/* ---- results ------------------------------------------------------------------------------------------------------- */
 
 /* Columns of y behind the last head: whoever writes an item's results writes them for the rows of that head. */
 template <int THREADS> PTX_FN void attn_zero_tail(const attn_params &p, const cu_attn_item &it)
@@ -206,9 +212,9 @@ PTX_FN float *attn_record(const attn_params &p, const cu_attn_item &it, uint32_t
     return p.a.partials + (it.partial + (size_t)split * it.n_rows + row) * (p.a.kv.head_dim + 2);
 }
 
-/* As attn_put, of one split. */
+/* As attn_put, of the split that `tile` is of. */
 template <class T, int N>
-PTX_FN void attn_put_record(const attn_params &p, const cu_attn_item &it, const attn_state<N> &st, uint32_t split, uint32_t row0,
+PTX_FN void attn_put_record(const attn_params &p, const cu_attn_item &it, const attn_state<N> &st, uint32_t tile, uint32_t row0,
                             uint32_t chunk0)
 {
 #pragma unroll
@@ -216,7 +222,7 @@ PTX_FN void attn_put_record(const attn_params &p, const cu_attn_item &it, const 
         const uint32_t row = row0 + threadIdx.x % 32 / 4 + 8 * h;
         if (row >= it.n_rows)
             continue;
-        float *record = attn_record(p, it, split, row);
+        float *record = attn_record(p, it, tile * CU_KV_TILE / it.split_tokens, row);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             const float *o0 = st.o[i / 2 * 2], *o1 = st.o[i / 2 * 2 + 1];
@@ -233,25 +239,42 @@ PTX_FN void attn_put_record(const attn_params &p, const cu_attn_item &it, const 
     }
 }
 
-/* All splits of a row group, ascending, to y: what the in-register merge does, one thread per value. */
+/* All splits of a row group, ascending, to y: what the in-register merge does, value by value. It is a chain of loads from L2:
+ * a thread keeps four values of several splits under way. */
 template <int THREADS> PTX_FN void attn_combine(const attn_params &p, const cu_attn_item &it)
 {
+    enum { VALUES = 4 };
     const attn_range r = attn_range_of(p, it);
-    const uint32_t dims = p.a.kv.head_dim, first = r.lo / CU_SPLIT, end = (r.hi - 1) / CU_SPLIT + 1;
+    const uint32_t dims = p.a.kv.head_dim, n = it.n_rows * dims;
+    const uint32_t first = r.lo / it.split_tokens, end = (r.hi - 1) / it.split_tokens + 1;
     const size_t pitch = (size_t)it.n_rows * (dims + 2);
-    for (uint32_t i = threadIdx.x; i < it.n_rows * dims; i += THREADS) {
-        const uint32_t row = i / dims, dim = i % dims;
-        const float *record = attn_record(p, it, first, row);
-        float m = ATTN_NONE, l = 0.0f, o = 0.0f, a, b;
-#pragma unroll 4
-        for (uint32_t split = first; split < end; split++, record += pitch) {
-            const float value = ptx_ld_cg(record + dim);
-            attn_merge(m, l, ptx_ld_cg(record + dims), ptx_ld_cg(record + dims + 1), a, b);
-            o = ptx_fma(o, a, value * b);
+    for (uint32_t base = threadIdx.x; base < n; base += VALUES * THREADS) {
+        const float *record[VALUES];
+        float m[VALUES], l[VALUES], o[VALUES];
+#pragma unroll
+        for (int v = 0; v < VALUES; v++) {
+            record[v] = attn_record(p, it, first, (base + v * THREADS) / dims);
+            m[v] = ATTN_NONE;
+            l[v] = o[v] = 0.0f;
         }
-        const float y = attn_value(o, l);
-        ((uint16_t *)p.a.y)[attn_y_index(p, it, row) + dim] =
-            (uint16_t)(p.a.xt == CU_BF16 ? ptx_bf16x2(y, 0.0f) : ptx_f16x2(y, 0.0f));
+#pragma unroll 4
+        for (uint32_t split = first; split < end; split++)
+#pragma unroll
+            for (int v = 0; v < VALUES; v++)
+                if (base + v * THREADS < n) {
+                    float a, b;
+                    const float value = ptx_ld_cg(record[v] + (base + v * THREADS) % dims);
+                    attn_merge(m[v], l[v], ptx_ld_cg(record[v] + dims), ptx_ld_cg(record[v] + dims + 1), a, b);
+                    o[v] = ptx_fma(o[v], a, value * b);
+                    record[v] += pitch;
+                }
+#pragma unroll
+        for (int v = 0; v < VALUES; v++)
+            if (base + v * THREADS < n) {
+                const float y = attn_value(o[v], l[v]);
+                const size_t at = attn_y_index(p, it, (base + v * THREADS) / dims) + (base + v * THREADS) % dims;
+                ((uint16_t *)p.a.y)[at] = (uint16_t)(p.a.xt == CU_BF16 ? ptx_bf16x2(y, 0.0f) : ptx_f16x2(y, 0.0f));
+            }
     }
     attn_zero_tail<THREADS>(p, it);
 }

@@ -101,7 +101,8 @@ template <class T, int D> PTX_KERNEL(ATTN128_THREADS, 1) attn_rows128(PTX_PARAM(
         const unsigned char *tile_smem = smem + stage * S::Tile::BYTES;
         stage ^= 1;
         if (tile + 1 < range.tile_end) {
-            attn_load_kv<T, D, ATTN128_THREADS>(p, smem + stage * S::Tile::BYTES, place, item.kv_head, tile + 1, range.lo, range.hi);
+            attn_load_kv<T, D, ATTN128_THREADS>(p, smem + stage * S::Tile::BYTES, place, item.kv_head, tile + 1, range.lo,
+                                                range.hi);
             ptx_cp_commit();
             if (tile + 2 < range.tile_end)
                 place = attn_find(p, item, tile + 2, range.hi);
@@ -111,9 +112,9 @@ template <class T, int D> PTX_KERNEL(ATTN128_THREADS, 1) attn_rows128(PTX_PARAM(
         if (seen)
             attn128_tile<T, D>(p, split, smem + S::Q + row0 * S::Tile::Q_PITCH, tile_smem, tile, pos,
                                token_last > first || last - token >= p.window);
-        if (tile + 1 == range.tile_end || (tile + 1) % ATTN_SPLIT_TILES == 0) {
+        if (tile + 1 == range.tile_end || attn_ends_split(item, tile)) {
             if (item.n_parts > 1)
-                attn_put_record<T>(p, item, split, tile / ATTN_SPLIT_TILES, row0, 0);
+                attn_put_record<T>(p, item, split, tile, row0, 0);
             else
                 attn_merge_split(all, split);
             attn_clear(split);
@@ -129,7 +130,8 @@ template <class T, int D> PTX_KERNEL(ATTN128_THREADS, 1) attn_rows128(PTX_PARAM(
 
 template <class T, int D> static int attn128_launch(struct gpu_stream *s, const struct attn_params *p)
 {
-    return gpu_launch(s, "attn_rows128", attn_rows128<T, D>, dim3(p->a.ctas), ATTN128_THREADS, attn128_shape<T, D>::SMEM, true, *p);
+    return gpu_launch(s, "attn_rows128", attn_rows128<T, D>, dim3(p->a.ctas), ATTN128_THREADS, attn128_shape<T, D>::SMEM, true,
+                      *p);
 }
 
 extern "C" int cu_attn_rows128(struct gpu_stream *s, const struct cu_attn *a)

@@ -18,6 +18,7 @@ template <class T, int D> struct attn16_shape {
     enum {
         /* At most 3: q has two places, and at most the two next items' tiles may be on their way. */
         STAGES = Tile::BYTES > 32 * 1024 ? 2 : 3,
+        BLOCKS_SM = STAGES, /* an A100 has shared memory for two; more than this an H100's registers do not allow */
         Q = STAGES * Tile::BYTES,
         Q_BYTES = 16 * Tile::Q_PITCH,
         P = Q + 2 * Q_BYTES,
@@ -149,7 +150,7 @@ PTX_FN void attn16_softmax_pv(const attn_params &p, attn_state<D / 32> &st, cons
     }
 }
 
-template <class T, int D> PTX_KERNEL(ATTN16_THREADS, 2) attn_rows16(PTX_PARAM(attn_params) p)
+template <class T, int D> PTX_KERNEL(ATTN16_THREADS, (attn16_shape<T, D>::BLOCKS_SM)) attn_rows16(PTX_PARAM(attn_params) p)
 {
     using S = attn16_shape<T, D>;
     PTX_SMEM(smem);
@@ -190,9 +191,9 @@ template <class T, int D> PTX_KERNEL(ATTN16_THREADS, 2) attn_rows16(PTX_PARAM(at
         attn16_softmax_pv<T, D>(p, split, s, smem, tile_smem, feed);
 
         const bool last = at.tile + 1 == at.range.tile_end;
-        if (last || (at.tile + 1) % ATTN_SPLIT_TILES == 0) {
+        if (last || attn_ends_split(item, at.tile)) {
             if (item.n_parts > 1)
-                attn_put_record<T>(p, item, split, at.tile / ATTN_SPLIT_TILES, 0, chunk0);
+                attn_put_record<T>(p, item, split, at.tile, 0, chunk0);
             else
                 attn_merge_split(all, split);
             attn_clear(split);
@@ -235,9 +236,9 @@ extern "C" int cu_attn_rows16(struct gpu_stream *s, const struct cu_attn *a)
 /* Blocks that an SM holds at once. */
 template <class T, int D> static uint32_t attn16_per_sm(const struct gpu_info *i)
 {
-    enum : uint32_t { RESERVED = 1024, MOST = 3 }; /* bytes that the system takes per block; what registers allow: 168 each */
-    const uint32_t n = i->smem_sm / (attn16_shape<T, D>::SMEM + RESERVED);
-    return n < 1 ? 1 : n > MOST ? MOST : n;
+    enum { RESERVED = 1024 }; /* bytes that the system takes of an SM's shared memory for each block */
+    const uint32_t n = i->smem_sm / (attn16_shape<T, D>::SMEM + RESERVED), most = attn16_shape<T, D>::BLOCKS_SM;
+    return n < 1 ? 1 : n > most ? most : n;
 }
 
 extern "C" uint32_t cu_attn_ctas(const struct gpu_info *i, uint32_t head_dim, enum cu_type kv)

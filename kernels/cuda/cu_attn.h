@@ -17,6 +17,11 @@
 extern "C" {
 #endif
 
+/* A row's KV is cut into splits at absolute multiples of cu_attn_split(its position) tokens: CU_SPLIT, doubled until the row sees
+ * at most CU_ATTN_SPLITS of them. A property of the row alone, and all rows of an item share it. */
+enum { CU_ATTN_SPLITS = 64 };
+uint32_t cu_attn_split(uint32_t pos);
+
 /* One piece of work: packed rows [row0, row0 + n_rows) of one span and kv head against splits [split0, split1) of its KV. */
 struct cu_attn_item {
     uint32_t token0;   /* row of the step at which the span begins */
@@ -28,6 +33,7 @@ struct cu_attn_item {
     uint16_t n_rows, kv_head;
     uint16_t split0, split1;
     uint16_t n_parts, part;
+    uint32_t split_tokens;
 };
 
 struct cu_attn_span {

@@ -81,7 +81,7 @@ static inline float attn_from16(uint8_t type, uint32_t v)
     return type == CU_BF16 ? ptx_bf16_lo(v) : ptx_f16_f32(v);
 }
 
-/* ---- K and V ---------------------------------------------------------------------------------------------------------- */
+/* ---- K and V ------------------------------------------------------------------------------------------------------- */
 
 static inline size_t attn_row(const struct attn_case *c, const struct attn_seq *s, uint32_t is_v, uint32_t head, uint32_t token,
                               size_t *block)
@@ -144,6 +144,8 @@ static inline void attn_case_begin(struct attn_case *c, struct gpu *gpu, struct 
     kv->block_stride = (kv->scale_offset + rows + 4095) / 4096 * 4096;
     kv->pool = (uint8_t *)gpu_alloc(gpu, kv->n_blocks * kv->block_stride);
     memset(kv->pool, 0xff, kv->n_blocks * kv->block_stride); /* NaN in every type */
+    for (uint32_t i = 0; m->kvt == CU_E4M3 && i < kv->n_blocks; i++)
+        memset(kv->pool + i * kv->block_stride + kv->scale_offset, 127 + 16, rows); /* inf as f16 */
     std::vector<uint32_t> blocks;
     for (uint32_t i = 0; i < kv->n_blocks; i++)
         blocks.insert(blocks.begin() + attn_below(&c->state, i + 1), i);
@@ -163,7 +165,7 @@ static inline void attn_case_end(struct attn_case *c)
     gpu_free(c->gpu, c->tables);
 }
 
-/* ---- q, which depends on (sequence, position, head) alone ---------------------------------------------------------------- */
+/* ---- q, which depends on (sequence, position, head) alone ---------------------------------------------------------- */
 
 static inline void attn_q(const struct attn_case *c, uint32_t seq, uint32_t pos, uint32_t head, uint16_t *q)
 {
@@ -172,7 +174,7 @@ static inline void attn_q(const struct attn_case *c, uint32_t seq, uint32_t pos,
         q[d] = attn_to16(c->m.xt, attn_normal(&state) * c->m.q_size);
 }
 
-/* ---- a step ---------------------------------------------------------------------------------------------------------------- */
+/* ---- a step -------------------------------------------------------------------------------------------------------- */
 
 struct attn_result {
     std::vector<attn_rows> spans;
@@ -238,7 +240,7 @@ static inline attn_result attn_run(struct attn_case *c, const std::vector<attn_r
     return r;
 }
 
-/* ---- what it has to be ----------------------------------------------------------------------------------------------- */
+/* ---- what it has to be --------------------------------------------------------------------------------------------- */
 
 /* Row (seq, pos, head) in double; *size: sum of p |v| / l, the yardstick of errors. */
 static inline void attn_reference(const struct attn_case *c, uint32_t seq, uint32_t pos, uint32_t head, double *y, double *size)

@@ -1,4 +1,5 @@
-/* The plan of attention: each (row, kv head, split) exactly once, nothing beyond the bounds, no block with much more than its share. */
+/* The plan of attention: each (row, kv head, split) exactly once, nothing beyond the bounds, no block with much more than its
+ * share. */
 extern "C" {
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,43 +42,49 @@ static uint32_t div_up(uint32_t n, uint32_t by)
     return (n + by - 1) / by;
 }
 
+/* Splits that the row at a position sees. */
+static uint32_t row_splits(uint32_t pos)
+{
+    return pos / cu_attn_split(pos) + 1;
+}
+
 static const cu_attn_span &span_of(const std::vector<cu_attn_span> &spans, const cu_attn_item &item)
 {
     for (const cu_attn_span &s : spans)
-        if (s.row0 == item.token0)
+        if (item.token0 >= s.row0 && item.token0 < s.row0 + s.n_rows)
             return s;
     fail_msg("an item of no span");
     abort();
 }
 
-/* Every run (span, row group, head) has all its splits, in parts that follow each other; runs cover all packed rows. */
+/* Every packed row meets each of its splits once. */
 static void check_cover(const struct cu_attn_shape *s, const std::vector<cu_attn_span> &spans, const struct arrays *a)
 {
     const uint32_t group = s->n_heads / s->n_kv_heads;
     std::vector<std::vector<uint8_t>> seen(spans.size()); /* [packed row][head][split] */
-    std::vector<uint32_t> splits(spans.size());
-    for (size_t i = 0; i < spans.size(); i++) {
-        splits[i] = div_up(spans[i].pos0 + spans[i].n_rows, CU_SPLIT);
-        seen[i].assign((size_t)spans[i].n_rows * group * s->n_kv_heads * splits[i], 0);
-    }
+    for (size_t i = 0; i < spans.size(); i++)
+        seen[i].assign((size_t)spans[i].n_rows * group * s->n_kv_heads * CU_ATTN_SPLITS, 0);
     for (int list = 0; list < 2; list++)
         for (uint32_t i = 0; i < a->plan.n_items[list]; i++) {
             const cu_attn_item &item = a->items[list][i];
             const cu_attn_span &span = span_of(spans, item);
             const size_t at = &span - spans.data();
-            assert_true(item.pos0 == span.pos0 && item.table == span.table && item.kv_head < s->n_kv_heads);
-            assert_true(item.n_rows > 0 && item.n_rows <= (list ? 128 : 16) && item.row0 + item.n_rows <= span.n_rows * group);
-            assert_true(list == (span.n_rows * group > 16) && item.split0 < item.split1);
-            assert_true(item.split1 <= div_up(span.pos0 + (item.row0 + item.n_rows - 1) / group + 1, CU_SPLIT));
-            for (uint32_t row = item.row0; row < item.row0 + item.n_rows; row++)
+            const uint32_t skip = item.token0 - span.row0, last = item.pos0 + (item.row0 + item.n_rows - 1) / group;
+            assert_true(item.pos0 == span.pos0 + skip && item.table == span.table && item.kv_head < s->n_kv_heads);
+            assert_true(item.n_rows > 0 && item.n_rows <= (list ? 128 : 16) && last < span.pos0 + span.n_rows);
+            assert_true(list == 1 || item.row0 == 0);
+            assert_true(item.split0 < item.split1 && item.split1 <= row_splits(last));
+            assert_int_equal(item.split_tokens, cu_attn_split(item.pos0 + item.row0 / group));
+            assert_int_equal(item.split_tokens, cu_attn_split(last));
+            for (uint32_t row = skip * group + item.row0; row < skip * group + item.row0 + item.n_rows; row++)
                 for (uint32_t split = item.split0; split < item.split1; split++)
-                    assert_int_equal(seen[at][((size_t)row * s->n_kv_heads + item.kv_head) * splits[at] + split]++, 0);
+                    assert_int_equal(seen[at][((size_t)row * s->n_kv_heads + item.kv_head) * CU_ATTN_SPLITS + split]++, 0);
         }
     for (size_t i = 0; i < spans.size(); i++)
         for (uint32_t row = 0; row < spans[i].n_rows * group; row++)
             for (uint32_t head = 0; head < s->n_kv_heads; head++)
-                for (uint32_t split = 0; split <= (spans[i].pos0 + row / group) / CU_SPLIT; split++)
-                    assert_int_equal(seen[i][((size_t)row * s->n_kv_heads + head) * splits[i] + split], 1);
+                for (uint32_t split = 0; split < row_splits(spans[i].pos0 + row / group); split++)
+                    assert_int_equal(seen[i][((size_t)row * s->n_kv_heads + head) * CU_ATTN_SPLITS + split], 1);
 }
 
 /* Parts of a run agree on its records and its counter, and nobody else has them. */
@@ -116,35 +123,40 @@ static void check_parts(const struct arrays *a)
     assert_true(end <= a->plan.n_partials);
 }
 
-/* List 0: tokens of each block, at most 256 more than a fair share, counting 64 per item begun. List 1: longest first, and no
- * item longer than one and a half fair shares of an SM. Unless the records have run out. */
-static void check_balance(const struct cu_attn_shape *s, const std::vector<cu_attn_span> &spans, const struct arrays *a)
+static uint64_t item_tokens(const struct cu_attn_shape *s, const cu_attn_item &item)
+{
+    const uint32_t hi = item.pos0 + (item.row0 + item.n_rows - 1) / (s->n_heads / s->n_kv_heads) + 1;
+    return std::min(item.split1 * item.split_tokens, hi) - item.split0 * item.split_tokens;
+}
+
+/* List 0: tokens of each block, at most a split more than a fair share, counting 64 per item begun. List 1: longest first, and no
+ * item longer than one and a half fair shares of an SM, or a split. Unless the records have run out. */
+static void check_balance(const struct cu_attn_shape *s, const struct arrays *a)
 {
     assert_int_equal(a->begin[0], 0);
     assert_int_equal(a->begin[s->ctas], a->plan.n_items[0]);
-    uint64_t total = 0, most = 0;
+    const uint32_t left = a->plan.max_partials - a->plan.n_partials;
+    uint64_t total = 0, most = 0, runs = 0, large = 0, split = CU_SPLIT;
     for (uint32_t cta = 0; cta < s->ctas; cta++) {
         assert_true(a->begin[cta] <= a->begin[cta + 1]);
         uint64_t tokens = 0;
         for (uint32_t i = a->begin[cta]; i < a->begin[cta + 1]; i++) {
-            const cu_attn_item &item = a->items[0][i];
-            tokens += std::min<uint32_t>(item.split1 * CU_SPLIT, item.pos0 + span_of(spans, item).n_rows) - item.split0 * CU_SPLIT;
+            tokens += item_tokens(s, a->items[0][i]);
+            runs += a->items[0][i].part == 0;
+            split = std::max<uint64_t>(split, a->items[0][i].split_tokens);
         }
         total += tokens;
         most = std::max(most, tokens);
     }
-    uint64_t runs = 0, large = 0;
-    for (const cu_attn_span &span : spans)
-        runs += span.n_rows * (s->n_heads / s->n_kv_heads) <= 16 ? s->n_kv_heads : 0;
-    const uint32_t left = a->plan.max_partials - a->plan.n_partials;
-    assert_true(most <= (total + runs * 64) / s->ctas + 256 || left < 16 * 36);
+    assert_true(most <= (total + runs * 64) / s->ctas + split || left < 16 * CU_ATTN_SPLITS);
     for (uint32_t i = 0; i < a->plan.n_items[1]; i++)
-        large += a->items[1][i].split1 - a->items[1][i].split0;
+        large += item_tokens(s, a->items[1][i]);
     for (uint32_t i = 0; i < a->plan.n_items[1]; i++) {
-        const cu_attn_item &item = a->items[1][i];
-        const uint64_t fair = div_up((uint32_t)large, div_up(s->ctas, 2));
-        assert_true((uint64_t)(item.split1 - item.split0) <= fair + fair / 2 || left < item.n_rows * (uint32_t)item.split1);
-        assert_true(i == 0 || item.split1 - item.split0 <= a->items[1][i - 1].split1 - a->items[1][i - 1].split0);
+        const cu_attn_item &item = a->items[1][i], &before = a->items[1][i ? i - 1 : 0];
+        const uint64_t fair = large / div_up(s->ctas, 2);
+        assert_true(item_tokens(s, item) <= std::max<uint64_t>(fair + fair / 2, item.split_tokens) ||
+                    left < item.n_rows * (uint32_t)item.split1);
+        assert_true((item.split1 - item.split0) * item.split_tokens <= (before.split1 - before.split0) * before.split_tokens);
     }
 }
 
@@ -166,7 +178,8 @@ static void random_batches(void **unused)
     printf("seeds from %llu\n", (unsigned long long)seed);
     for (uint32_t n = count ? (uint32_t)atoi(count) : 1000; n > 0; n--, seed++) {
         state = seed;
-        const uint32_t kv_heads = 1 + below(9), group = 1 + below(below(4) ? 8 : 40), max_context = 1 + below(below(2) ? 1000 : 9000);
+        const uint32_t kv_heads = 1 + below(9), group = 1 + below(below(4) ? 8 : 40);
+        const uint32_t max_context = 1 + below(below(2) ? 1000 : below(2) ? 9000 : 70000);
         const struct cu_attn_shape s = {kv_heads * group, kv_heads, 128, 16, 1 + below(below(2) ? 20 : 300)};
         std::vector<cu_attn_span> spans;
         uint32_t rows = 0, table = 0;
@@ -181,7 +194,7 @@ static void random_batches(void **unused)
         make(&a, &s, spans, rows + below(5), (uint32_t)spans.size() + below(5), max_context);
         check_cover(&s, spans, &a);
         check_parts(&a);
-        check_balance(&s, spans, &a);
+        check_balance(&s, &a);
     }
 }
 
@@ -214,16 +227,17 @@ static void records_run_out(void **unused)
 {
     (void)unused;
     const struct cu_attn_shape s = {32, 8, 128, 16, 264};
-    const std::vector<cu_attn_span> spans = {{0, 1, 99999, 0}, {1, 64, 50000, 7000}, {65, 1, 99999, 11000}};
+    const std::vector<cu_attn_span> spans = {{0, 1, 99999, 0}, {1, 20, 99979, 7000}, {21, 1, 99999, 14000}};
     struct arrays a;
-    cu_attn_bounds(&s, 66, 3, 100000, &a.plan);
+    cu_attn_bounds(&s, 22, 3, 100000, &a.plan);
     for (int j = 0; j < 2; j++) {
         a.items[j].resize(a.plan.max_items[j]);
         a.plan.items[j] = a.items[j].data();
     }
     a.begin.resize(265);
     a.plan.begin = a.begin.data();
-    const uint32_t run = div_up(100000, CU_SPLIT) * 4;
+    const uint32_t run = row_splits(99999) * 4; /* of the first and the last; the chunk's are of 80 rows */
+    assert_true(row_splits(99999) == 49 && cu_attn_split(99999) == 2048);
     for (uint32_t room : {0u, run - 1, run, 5 * run}) {
         a.plan.max_partials = room;
         assert_int_equal(cu_attn_make_plan(&s, spans.data(), 3, &a.plan), ST_OK);
@@ -248,7 +262,7 @@ static void refuses(void **unused)
     make(&a, &good, spans, 3, 1, 703);
     for (const struct cu_attn_shape &s : bad)
         assert_int_equal(cu_attn_make_plan(&s, spans.data(), 1, &a.plan), ST_EINVAL);
-    const std::vector<cu_attn_span> empty = {{0, 0, 700, 0}}, endless = {{0, 1, 65535u * CU_SPLIT, 0}};
+    const std::vector<cu_attn_span> empty = {{0, 0, 700, 0}}, endless = {{0, 0xffffffffu, 700, 0}};
     assert_int_equal(cu_attn_make_plan(&good, empty.data(), 1, &a.plan), ST_EINVAL);
     assert_int_equal(cu_attn_make_plan(&good, endless.data(), 1, &a.plan), ST_EINVAL);
     a.plan.max_items[0] = 1;

@@ -1,5 +1,5 @@
-/* attn_rows16 and attn_rows128 over plans: values against sums in double, bits against each other (class A). All of the pool that is
- * no token of a sequence is NaN, and so are records before they are written. */
+/* attn_rows16 and attn_rows128 over plans: values against sums in double, bits against each other (class A). All of the pool that
+ * is no token of a sequence is NaN, and so are records before they are written. */
 extern "C" {
 #include <setjmp.h>
 #include <stdarg.h>
@@ -56,7 +56,8 @@ static void chunks(void **state)
     attn_result fine = attn_run(&c, {{0, 0, 300}, {1, 0, 77}}, 200);
     assert_true(fine.n_items[1] > whole.n_items[1]);
     assert_int_equal(attn_check_bits(&c, whole, fine), 377);
-    attn_result cut = attn_run(&c, {{0, 0, 1}, {0, 1, 31}, {0, 32, 4}, {0, 36, 220}, {0, 256, 3}, {0, 259, 41}, {1, 0, 70}, {1, 70, 7}}, 9);
+    attn_result cut = attn_run(
+        &c, {{0, 0, 1}, {0, 1, 31}, {0, 32, 4}, {0, 36, 220}, {0, 256, 3}, {0, 259, 41}, {1, 0, 70}, {1, 70, 7}}, 9);
     assert_true(cut.n_items[0] > 0 && cut.n_items[1] > 0);
     assert_int_equal(attn_check_bits(&c, whole, cut), 377);
     for (uint32_t pos : {0, 1, 15, 16, 63, 64, 127, 255, 256, 299})
@@ -130,6 +131,25 @@ static void extremes(void **state)
     for (uint32_t head = 0; head < 8; head++)
         for (uint32_t d = 0; d < 128; d++)
             assert_int_equal(isnan(attn_from16(CU_BF16, after.y[head * 128 + d])), head < 4 && d == 5);
+    attn_case_end(&c);
+}
+
+/* Splits of rows from position 16384 on are twice as long: a chunk and a few rows across that border. */
+static void long_context(void **state)
+{
+    (void)state;
+    const struct attn_model m = {2, 1, 64, 16, 0, CU_F16, CU_F16, 2.0f};
+    struct attn_case c = begin(&m, {16420}, 11);
+    attn_result chunk = attn_run(&c, {{0, 16350, 70}}, WHOLE), fine = attn_run(&c, {{0, 16350, 70}}, 100);
+    attn_result few = attn_run(&c, {{0, 16380, 8}, {0, 16419, 1}}, WHOLE);
+    attn_result few_fine = attn_run(&c, {{0, 16380, 8}, {0, 16419, 1}}, 20);
+    assert_int_equal(chunk.n_items[1], 2);
+    assert_int_equal(few.n_items[0], 3);
+    assert_true(fine.n_items[1] > 60 && few_fine.n_items[0] > 20);
+    attn_check_values(&c, chunk, 10);
+    assert_int_equal(attn_check_bits(&c, chunk, fine), 70);
+    assert_int_equal(attn_check_bits(&c, chunk, few), 9);
+    assert_int_equal(attn_check_bits(&c, chunk, few_fine), 9);
     attn_case_end(&c);
 }
 
@@ -223,7 +243,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decodes), cmocka_unit_test(chunks),       cmocka_unit_test(windows), cmocka_unit_test(shapes),
-        cmocka_unit_test(extremes), cmocka_unit_test(random_steps), cmocka_unit_test(refuses), cmocka_unit_test(ctas_fit),
+        cmocka_unit_test(extremes), cmocka_unit_test(long_context), cmocka_unit_test(random_steps), cmocka_unit_test(refuses),
+        cmocka_unit_test(ctas_fit),
     };
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }
