@@ -97,16 +97,13 @@ def mutants_of(path):
         spans, end = arguments(code, m.end() - 1)
         row, chunk = (code[a:b] for a, b in spans)
         add(m.start(), end, f"(({row}) * 128 + (({chunk}) << 4))", "no swizzle")
-    for m in re.finditer(r"\bfor \(([^;]*);\s*(\w+) < ([^;&|?]+);([^;{]*)\)", code):
-        bound, step = m.group(3), re.search(r"([+*])= (\w+)", m.group(4))
-        less = " - 1"
-        if step and step.group(1) == "*":
-            less = " / " + step.group(2)
-        elif step and step.group(2).isdigit():
-            less = " - " + step.group(2)
-        add(m.start(3), m.end(3), f"({bound}){less}", "loop ends early")
-        if re.search(r"[a-z]", bound): # a constant bound is that of an array: beyond it nothing is defined
-            add(m.start(3), m.end(3), f"({bound}) + 1", "loop ends late")
+    for m in re.finditer(r"\bfor \(([^;]*);\s*(\w+) < ([^;&|?]+); ?([^;{]*?)\)", code):
+        name, bound = m.group(2), m.group(3)
+        step = re.search(rf"\b{name} ([+*])= (\w+(?:::\w+)?(?: \* \w+)*)", m.group(4))
+        by = f"{step.group(1)} ({step.group(2)})" if step else "+ 1"
+        add(m.start(2), m.end(3), f"{name} {by} < {bound}", "without the last round")
+        if re.search(r"[a-z]", bound):  # a constant bound is that of an array: beyond it nothing is defined
+            add(m.start(3), m.end(3), f"({bound}) {by}", "one round more")
     return found
 
 
