@@ -1,4 +1,4 @@
-/* gpu_sim: (internal) what gpu_sim.cc (streams, events, graphs) and gpu_sim_device.cc (the device, its memory, failures) share. */
+/* gpu_sim: (internal) shared by gpu_sim.cc (streams, events, graphs) and gpu_sim_device.cc (device, memory, failures). */
 #ifndef STATOR_GPU_SIM_H
 #define STATOR_GPU_SIM_H
 
