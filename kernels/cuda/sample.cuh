@@ -10,13 +10,13 @@
  * Bounds   vocab <= 2^24; shared memory is struct sample_smem.
  * Source   KERNELS design, section 6; the semantics are those of kernels/cpu/cpu_sample.inl.
  *
- * top-k and top-p keep the first tokens in the order of their keys, until their count or mass is reached; nothing is sorted. First
- * the head of that order is gathered into a list: split the threads into G groups, each of which has seen a maximum; at least G
- * tokens reach the least of these maxima, and with real logits not many more. Then a search over the digits of the key from the
- * top finds the last key that stays: count or weigh the tokens by digit, cumulate, descend into the digit that crosses the
- * target. On the list that is quick, and the draw is from the list as well: a filtered row is read twice. Where the list overflows
- * (ties), or the head is too short (flat rows, a large top-k), the same search goes over the row, until what may still stay
- * fits into the list, or to its end: exact as well, slower.
+ * top-k and top-p keep the first tokens in the order of their keys, until their count or mass is reached; nothing is sorted.
+ * First the head of that order is gathered into a list: split the threads into G groups, each of which has seen a maximum; at
+ * least G tokens reach the least of these maxima, and with real logits not many more. Then a search over the digits of the key
+ * from the top finds the last key that stays: count or weigh the tokens by digit, cumulate, descend into the digit that crosses
+ * the target. On the list that is quick, and the draw is from the list as well: a filtered row is read twice. Where the list
+ * overflows (ties), or the head is too short (flat rows, a large top-k), the same search goes over the row, until what may still
+ * stay fits into the list, or to its end: exact as well, slower.
  */
 #ifndef STATOR_SAMPLE_CUH
 #define STATOR_SAMPLE_CUH

@@ -254,7 +254,7 @@ static struct result check(const struct step &s, bool narrow)
     return want;
 }
 
-/* ---- random steps ----------------------------------------------------------------------------------------------------------- */
+/* ---- random steps ---------------------------------------------------------------------------------------------------------- */
 
 static void fill(float *z, uint32_t vocab, uint32_t kind, uint64_t *state)
 {
@@ -397,17 +397,17 @@ static void long_rows_need_no_list(void **)
 {
     uint64_t state = seed_of("long rows");
     static const uint32_t kinds[] = {0, 3, 6, 4, 9};
-    struct step s = make_step(10, 33333, 33336);
+    struct step s = make_step(25, 33333, 33336);
     for (uint32_t i = 0; i < s.m; i++) {
         struct cu_sample_row &g = s.rows[i].gpu;
-        fill(logits_of(s, i), s.vocab, kinds[i / 2], &state);
+        fill(logits_of(s, i), s.vocab, kinds[i % 5], &state);
         g.seed = mix(&state);
         g.temperature = 1.3f;
-        g.n_logprobs = (int32_t)i;
-        if (i % 2)
-            g.top_k = 6000 + below(&state, 20000);
-        if (i % 4 != 1)
-            g.top_p = (float)(0.8 + 0.199 * unit(&state));
+        g.n_logprobs = (int32_t)(i % 21);
+        if (i / 5 % 2)
+            g.top_k = 5000 + below(&state, 20000);
+        if (i / 5 != 1)
+            g.top_p = (float)(0.25 + 0.749 * unit(&state));
     }
     check(s, true);
 }
