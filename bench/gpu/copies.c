@@ -89,7 +89,14 @@ static int make_load(struct copies *c, uint8_t *w, uint8_t *x, uint8_t *y, doubl
 {
     struct gpu_stream *s = c->r->stream;
     c->p = (struct cu_lin){.x = x, .y = y, .m = 1, .n = N, .k = K, .ldx = K, .ldy = N, .n_out = N, .wt = CU_BF16, .yt = CU_BF16};
-    int rc = gpu_capture_begin(s);
+    c->p.w = w;
+    int rc = cu_lin_stream(s, &c->p); /* loads the kernel */
+    if (rc == ST_OK)
+        rc = gpu_stream_sync(s);
+    if (rc == ST_OK)
+        rc = gpu_capture_begin(s);
+    if (rc != ST_OK)
+        return rc;
     for (uint32_t i = 0; i < PRODUCTS && rc == ST_OK; i++) {
         c->p.w = w + (size_t)(i % 2) * N * K * 2;
         rc = cu_lin_stream(s, &c->p);

@@ -25,20 +25,42 @@ static const struct shape {
 
 static const uint32_t row_counts[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048};
 
-enum path { STREAM, TILE, LIBRARY, PATHS };
-static const char *const path_names[] = {"stream", "tile", "cublaslt"};
+enum path { STREAM, TILE, LIBRARY, NORM_STREAM, STREAM_NORM, PATHS };
+static const char *const path_names[] = {"stream", "tile", "cublaslt", "norm+stream", "norm_inside"};
 
 struct linears {
     struct rig *r;
     uint8_t *pool, *x, *y, *gu; /* gu: what the library leaves for SwiGLU */
     float *scales;              /* [N_MAX] */
+    float *x_scales;            /* [M_MAX] */
+    float *residual, *gain;     /* [CU_LIN_NORM_ROWS][K_MAX], [K_MAX]: what a norm reads */
     struct cu_lin p;
     size_t w_bytes;
     enum path path;
 };
 
+/* The norm in front of the product, as a kernel or inside of it. */
+static int run_normed(struct linears *l, struct gpu_stream *s, const struct cu_lin *p)
+{
+    struct cu_norm norm = {.x = l->residual,
+                           .gain = l->gain,
+                           .y = l->x,
+                           .y_scale = p->wt == CU_E4M3 ? l->x_scales : NULL,
+                           .m = p->m,
+                           .d = p->k,
+                           .ldy = p->k,
+                           .eps = 1e-5f,
+                           .yt = p->wt};
+    if (l->path == STREAM_NORM)
+        return cu_lin_stream_norm(s, p, &norm);
+    int rc = cu_rows_norm(s, &norm);
+    return rc == ST_OK ? cu_lin_stream(s, p) : rc;
+}
+
 static int run_path(struct linears *l, struct gpu_stream *s, const struct cu_lin *p)
 {
+    if (l->path >= NORM_STREAM)
+        return run_normed(l, s, p);
     if (l->path == STREAM)
         return cu_lin_stream(s, p);
     if (l->path == TILE)
@@ -71,7 +93,7 @@ static void set_shape(struct linears *l, const struct shape *s, enum cu_type t, 
     l->p = (struct cu_lin){.w = l->pool,
                            .x = l->x,
                            .w_scale = t == CU_E4M3 ? l->scales : NULL,
-                           .x_scale = t == CU_E4M3 ? l->scales : NULL,
+                           .x_scale = t == CU_E4M3 ? l->x_scales : NULL,
                            .y = l->y,
                            .m = m,
                            .n = s->n,
@@ -130,6 +152,8 @@ static int all_rows(struct linears *l, enum cu_type t)
                 uint32_t m = row_counts[j];
                 if ((path == STREAM && m > CU_STREAM_ROWS) || (path == LIBRARY && m < CU_STREAM_ROWS))
                     continue;
+                if (path >= NORM_STREAM && (m > CU_LIN_NORM_ROWS || shapes[i].epilogue == CU_ADD))
+                    continue;
                 if (shapes[i].n >= HEAD_N && (m > HEAD_M_MAX || t == CU_E4M3))
                     continue; /* heads stay in 16 bits, and see the rows that are sampled */
                 l->path = (enum path)path;
@@ -147,9 +171,17 @@ static int begin(struct linears *l, struct rig *r, size_t pool)
     l->y = gpu_alloc(r->gpu, (size_t)HEAD_M_MAX * N_MAX * 4);
     l->gu = gpu_alloc(r->gpu, (size_t)M_MAX * 28672 * 2);
     l->scales = gpu_alloc(r->gpu, N_MAX * 4);
-    if (!l->pool || !l->x || !l->y || !l->gu || !l->scales)
+    l->x_scales = gpu_alloc(r->gpu, M_MAX * 4);
+    l->residual = gpu_alloc(r->gpu, CU_LIN_NORM_ROWS * K_MAX * 4);
+    l->gain = gpu_alloc(r->gpu, K_MAX * 4);
+    if (!l->pool || !l->x || !l->y || !l->gu || !l->scales || !l->x_scales || !l->residual || !l->gain)
         return ST_ENOMEM;
-    return rig_fill(r, l->scales, N_MAX * 4, CU_F32, 1.0f / 64);
+    int rc = rig_fill(r, l->scales, N_MAX * 4, CU_F32, 1.0f / 64);
+    if (rc == ST_OK)
+        rc = rig_fill(r, l->x_scales, M_MAX * 4, CU_F32, 1.0f / 64);
+    if (rc == ST_OK)
+        rc = rig_fill(r, l->residual, CU_LIN_NORM_ROWS * K_MAX * 4, CU_F32, 1);
+    return rc == ST_OK ? rig_fill(r, l->gain, K_MAX * 4, CU_F32, 1) : rc;
 }
 
 static void end(struct linears *l)
@@ -159,6 +191,9 @@ static void end(struct linears *l)
     gpu_free(l->r->gpu, l->y);
     gpu_free(l->r->gpu, l->gu);
     gpu_free(l->r->gpu, l->scales);
+    gpu_free(l->r->gpu, l->x_scales);
+    gpu_free(l->r->gpu, l->residual);
+    gpu_free(l->r->gpu, l->gain);
 }
 
 int linears_bench(struct rig *r)
@@ -208,7 +243,7 @@ static int probe_type(struct linears *l, enum cu_type t, uint8_t *want, uint8_t 
     l->path = STREAM;
     if (rc == ST_OK)
         rc = probe_row(l, 1, want, &ran);
-    for (int path = 0; path < PATHS && rc == ST_OK; path++) {
+    for (int path = 0; path <= LIBRARY && rc == ST_OK; path++) {
         char line[256];
         int at = snprintf(line, sizeof line, "%s,%s", t == CU_E4M3 ? "e4m3" : "bf16", path_names[path]);
         l->path = (enum path)path;
