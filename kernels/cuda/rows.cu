@@ -48,11 +48,13 @@ extern "C" int cu_rows_embed(struct gpu_stream *s, const struct cu_embed *p)
     if (!p->m || !p->d || p->ld < p->d || p->ld % 8)
         return ST_EINVAL;
     dim3 grid = rows_grid(p->m, p->d);
+    /* Not early: it is the first behind cu_step_unpack, which so has ended before any kernel of the step begins. They may read
+     * positions, block tables and plans ahead of ptx_pdl_wait. */
     switch (p->type) {
     case CU_BF16:
-        return gpu_launch(s, "rows_embed", embed_kernel<ptx_bf16>, grid, ROWS_THREADS, 0, true, *p);
+        return gpu_launch(s, "rows_embed", embed_kernel<ptx_bf16>, grid, ROWS_THREADS, 0, false, *p);
     case CU_F16:
-        return gpu_launch(s, "rows_embed", embed_kernel<ptx_f16>, grid, ROWS_THREADS, 0, true, *p);
+        return gpu_launch(s, "rows_embed", embed_kernel<ptx_f16>, grid, ROWS_THREADS, 0, false, *p);
     default:
         return ST_EINVAL;
     }

@@ -443,7 +443,7 @@ bool simt_run(const struct simt_launch *l)
     simt_block.n_threads = l->threads;
     simt_block.n_warps = l->threads / 32;
     if (simt_race_on)
-        simt_race_launch();
+        simt_race_launch(l->pdl);
     run_watched(l);
     return !gave_up;
 }

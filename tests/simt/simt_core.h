@@ -103,7 +103,7 @@ void *simt_map(size_t bytes); /* zeroed, taken as it is touched, never given bac
 /* ---- simt_race.cc: nothing unless kernels were compiled for it --------------------------------------------------------- */
 
 extern bool simt_race_on;
-void simt_race_launch(void); /* a launch begins */
+void simt_race_launch(bool pdl); /* a launch begins */
 void simt_race_block(void);  /* a block begins */
 void simt_race_sync(uint32_t warps);
 void simt_race_settle(void); /* before another thread may run */

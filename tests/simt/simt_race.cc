@@ -13,7 +13,8 @@
  * the readers at one stamp. A copy in flight owns its destination: any access is reported. Global memory has a cell per 4
  * bytes with the last writer and the last reader; there a second block of the same launch is never ordered, except through
  * atomics and ptx_ld_cg, which are not recorded. Many may store one value. With programmatic launches, what a kernel has
- * written may not be read, and nothing may be written, before ptx_pdl_wait. */
+ * written may not be read, and nothing may be written, before ptx_pdl_wait; what was written before the last plain launch may:
+ * that one waited for all of it to end, and whatever came behind could begin only after it. */
 #include "simt_core.h"
 
 #include <stdio.h>
@@ -63,6 +64,7 @@ enum { CELLS = 64 * 1024, PAGE = 4096 };
 static struct cell *cells; /* [CELLS], pages of it as they are touched */
 static std::unordered_map<uintptr_t, struct global_cell *> *pages;
 static uint32_t know[SIMT_WARPS_MAX][SIMT_WARPS_MAX], launch_number, block_number;
+static uint32_t plain_launch; /* the last one without pdl */
 
 /* ---- order ------------------------------------------------------------------------------------------------------------ */
 
@@ -184,9 +186,11 @@ static struct {
     const char *did;
 } doubt;
 
-void simt_race_launch(void)
+void simt_race_launch(bool pdl)
 {
     launch_number++;
+    if (!pdl)
+        plain_launch = launch_number;
     doubt.open = false;
 }
 
@@ -311,7 +315,7 @@ static void see(struct seen *s, const struct access *a, uint32_t mask)
 static void global_access(struct global_cell *c, const struct access *a, uint32_t mask)
 {
     bool read = a->kind == READ;
-    if (read && simt_block.launch->pdl && !a->me->waited_pdl && c->by_kernel) {
+    if (read && simt_block.launch->pdl && !a->me->waited_pdl && c->by_kernel && c->written.launch >= plain_launch) {
         char here[300], there[300];
         simt_broken("race", 0, "reads at %s before ptx_pdl_wait what a kernel has written at %s",
                     name_place(here, sizeof here, a->at), name_place(there, sizeof there, c->written.at));
