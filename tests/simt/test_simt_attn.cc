@@ -69,7 +69,7 @@ static void chunks(void **state)
 static void windows(void **state)
 {
     (void)state;
-    for (uint32_t window : {1u, 16u, 63u, 64u, 100u, 256u, 300u, 5000u, 0xffffffffu}) {
+    for (uint32_t window : {1u, 16u, 63u, 64u, 100u, 256u, 259u, 300u, 5000u, 0xffffffffu}) {
         struct attn_model m = PLAIN;
         m.window = window;
         m.xt = m.kvt = CU_F16;
