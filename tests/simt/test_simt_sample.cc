@@ -8,6 +8,7 @@ extern "C" {
 #include <cmocka.h>
 
 #include "cpu_rows.h"
+#include "cpu_sample_row.h"
 }
 #include <math.h>
 #include <stdio.h>
@@ -370,6 +371,20 @@ static void exp_and_log_are_those_of_the_cpu_to_the_bit(void **)
     assert_true(sample_exp(-INFINITY) == 0);
 }
 
+static void targets_and_order_are_those_of_the_cpu(void **)
+{
+    uint64_t state = seed_of("targets");
+    for (int i = 0; i < 100000; i++) {
+        uint64_t total = mix(&state) >> (8 + below(&state, 56));
+        float share = i % 3 ? (float)unit(&state) : (float)below(&state, 9) / 8;
+        assert_true(sample_target(share, total) == cpu_sample_target(share, total));
+        float a = normal(&state), b = i % 2 ? a : i % 5 ? normal(&state) : -a;
+        uint32_t m = below(&state, 1 << 24), n = below(&state, 1 << 24);
+        assert_true((sample_key(a, m) < sample_key(b, n)) == (cpu_sample_key(a, m) < cpu_sample_key(b, n)));
+        assert_true(sample_key_value(sample_key(a, m)) == a && sample_key_id(sample_key(a, m)) == m);
+    }
+}
+
 /* The draw passes over tokens by this bound. */
 static void no_noise_is_above_its_bound(void **)
 {
@@ -571,6 +586,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_the_known_answers),
         cmocka_unit_test(exp_and_log_are_those_of_the_cpu_to_the_bit),
+        cmocka_unit_test(targets_and_order_are_those_of_the_cpu),
         cmocka_unit_test(no_noise_is_above_its_bound),
         cmocka_unit_test(tokens_are_those_of_the_cpu),
         cmocka_unit_test(long_rows_need_no_list),
