@@ -10,7 +10,8 @@
  *
  * Stricter than a GPU: a copy's destination is poison from its issue until it is waited for, the block's shared memory is
  * poison (0xff, a NaN in every float type) when the block begins, every copy and matrix row is checked for its bounds and its
- * alignment. More exact than a GPU: an mma is summed in double, k ascending, and rounded once.
+ * alignment, the rows of a matrix for banks of their own (slow on a GPU, not wrong). More exact than a GPU: an mma is summed
+ * in double, k ascending, and rounded once.
  */
 #ifndef STATOR_SIMT_PTX_H
 #define STATOR_SIMT_PTX_H

@@ -130,6 +130,16 @@ void simt_barrier(int id, int n, const char *file, int line)
 
 /* ---- tensor cores ----------------------------------------------------------------------------------------------------- */
 
+/* The 8 rows of a matrix are read at once if each is in banks of its own: 16-byte chunks of a 128-byte line. */
+static void check_banks(const struct simt_warp *w, int matrix, const char *file, int line)
+{
+    uint32_t chunks = 0;
+    for (int i = 0; i < 8; i++)
+        chunks |= 1u << ((uintptr_t)w->operand[8 * matrix + i].row / 16 % 8);
+    if (chunks != 0xff)
+        simt_broken(file, line, "ldmatrix: rows of matrix %d share banks", matrix);
+}
+
 void simt_ldmatrix(uint32_t *r, const void *row, int matrices, bool trans, const char *file, int line)
 {
     struct simt_thread *me = simt_me();
@@ -147,6 +157,7 @@ void simt_ldmatrix(uint32_t *r, const void *row, int matrices, bool trans, const
         return;
     for (int m = 0; m < matrices; m++) {
         uint16_t e[8][8];
+        check_banks(w, m, file, line);
         for (int i = 0; i < 8; i++)
             memcpy(e[i], w->operand[8 * m + i].row, 16);
         for (int l = 0; l < 32; l++) {

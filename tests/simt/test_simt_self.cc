@@ -44,16 +44,16 @@ template <class T> PTX_KERNEL(32, 1) product_kernel(PTX_PARAM(struct product) p)
 {
     PTX_SMEM(smem);
     uint32_t lane = threadIdx.x, g4 = lane >> 2, t = lane & 3;
-    ptx_cp16(smem + lane * 16, p.a + lane * 8, 16);
+    ptx_cp16(smem + ptx_swizzle128(lane / 2, lane % 2), p.a + lane * 8, 16);
     ptx_cp_commit();
     if (lane < 16)
-        ptx_cp16(smem + 512 + lane * 16, p.b + lane * 8, 16);
+        ptx_cp16(smem + 2048 + ptx_swizzle128(lane / 2, lane % 2), p.b + lane * 8, 16);
     ptx_cp_commit();
     ptx_cp_wait<0>();
     ptx_syncthreads();
     uint32_t a[4], b[2];
-    ptx_ldmatrix_x4(a, smem + (lane & 15) * 32 + (lane >> 4) * 16);
-    ptx_ldmatrix_x2(b, smem + 512 + (lane & 7) * 32 + (lane >> 3 & 1) * 16);
+    ptx_ldmatrix_x4(a, smem + ptx_swizzle128(lane & 15, lane >> 4));
+    ptx_ldmatrix_x2(b, smem + 2048 + ptx_swizzle128(lane & 7, lane >> 3 & 1));
     float c[4] = {0, 0, 0, 0};
     T::mma(c, a, b[0], b[1]);
     p.c[g4 * 8 + 2 * t] = c[0];
@@ -71,7 +71,7 @@ template <class T> static void check_product(void)
         a[i] = (uint16_t)T::pack((float)(rand() % 2001 - 1000) / 256, 0);
     for (int i = 0; i < 128; i++)
         b[i] = (uint16_t)T::pack((float)(rand() % 2001 - 1000) / 256, 0);
-    assert_int_equal(gpu_launch(stream, "product", product_kernel<T>, dim3(1), 32, 768, false, p), ST_OK);
+    assert_int_equal(gpu_launch(stream, "product", product_kernel<T>, dim3(1), 32, 3072, false, p), ST_OK);
     assert_int_equal(gpu_stream_sync(stream), ST_OK);
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 8; j++) {
@@ -229,6 +229,7 @@ enum wrong {
     BARRIER_COUNT,
     MISALIGNED_ROW,
     ROW_OUTSIDE,
+    SHARED_BANKS,
     COPY_OUTSIDE,
     COPY_FROM_NOWHERE,
     WRITE_BEHIND,
@@ -259,6 +260,8 @@ PTX_KERNEL(64, 1) breaking_kernel(PTX_PARAM(struct breaking) p)
     ptx_syncwarp();
     if (p.what == MISALIGNED_ROW || p.what == ROW_OUTSIDE)
         ptx_ldmatrix_x4(r, smem + tid % 32 * 16 + (p.what == MISALIGNED_ROW ? 8 : 0) + (p.what == ROW_OUTSIDE ? 544 : 0));
+    if (p.what == SHARED_BANKS)
+        ptx_ldmatrix_x4(r, smem + tid % 32 * 32);
     if (p.what == COPY_OUTSIDE || p.what == COPY_FROM_NOWHERE)
         ptx_cp16(smem + (p.what == COPY_OUTSIDE ? 1040 : 0), p.what == COPY_OUTSIDE ? (void *)p.out : (void *)smem, 16);
     if (p.what == WRITE_BEHIND)
@@ -278,6 +281,7 @@ static void broken_rules_are_reported(void **)
                                         "but others wait for",
                                         "ldmatrix: byte",
                                         "ldmatrix: byte",
+                                        "share banks",
                                         "copy to byte 1040 of 1040",
                                         "copy of 16 bytes from",
                                         "writes outside of its 1040 bytes",
