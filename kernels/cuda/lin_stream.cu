@@ -40,7 +40,7 @@ template <int ROW_TILES, int TOKEN_TILES, bool RESIDENT> struct lin_stream_shape
 /* What a warp works through: the stages of its part of k, tile after tile. */
 struct lin_stream_warp {
     lin_k k;
-    uint32_t tiles;         /* of the linear; the block has every gridDim.x-th from blockIdx.x on */
+    uint32_t tiles, stride; /* the block's tiles: every stride-th from blockIdx.x on, below tiles */
     uint32_t begin, end;    /* stages of the part; none if begin >= end */
     uint32_t row, chunk;    /* what this lane copies: rows row + 4i */
     unsigned char *ring;
@@ -88,7 +88,7 @@ template <class S> PTX_FN void lin_stream_advance(const lin_stream_warp &v, lin_
     f.slot = f.slot + 1 == S::STAGES ? 0 : f.slot + 1;
     if (++f.stage >= v.end) {
         f.stage = v.begin;
-        f.tile += gridDim.x;
+        f.tile += v.stride;
     }
 }
 
@@ -141,6 +141,7 @@ template <class T, class S> PTX_FN lin_stream_warp lin_stream_share(const cu_lin
     lin_stream_warp v;
     v.k = lin_cut<T>(p);
     v.tiles = (p.n - 1) / S::ROWS + 1;
+    v.stride = gridDim.x;
     v.begin = warp * v.k.per_part;
     v.end = v.begin + v.k.per_part < v.k.stages ? v.begin + v.k.per_part : v.k.stages;
     v.row = lane / 8;
@@ -157,7 +158,7 @@ PTX_FN void lin_stream_tiles(const cu_lin &p, const lin_stream_warp &v, lin_stre
 {
     const uint32_t warp = threadIdx.x / 32;
     uint32_t slot = 0, turn = 0;
-    for (uint32_t tile = blockIdx.x; tile < v.tiles; tile += gridDim.x) {
+    for (uint32_t tile = blockIdx.x; tile < v.tiles; tile += v.stride) {
         float acc[S::RT][S::NT][4];
         lin_fill(acc, 0.0f);
         for (uint32_t stage = v.begin; stage < v.end; stage++) {
