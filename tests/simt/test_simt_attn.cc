@@ -76,7 +76,7 @@ static void windows(void **state)
         struct attn_case c = begin(&m, {600}, window);
         attn_result chunk = attn_run(&c, {{0, 520, 80}}, WHOLE), one = attn_run(&c, {{0, 599, 1}}, WHOLE);
         attn_result chunk_fine = attn_run(&c, {{0, 520, 80}}, FINE), one_fine = attn_run(&c, {{0, 599, 1}}, FINE);
-        attn_result few = attn_run(&c, {{0, 560, 4}}, 4);
+        attn_result few = attn_run(&c, {{0, 577, 4}}, 4);
         assert_true(one_fine.n_items[0] > one.n_items[0] && chunk_fine.n_items[1] > chunk.n_items[1]);
         attn_check_values(&c, chunk, 11);
         assert_int_equal(attn_check_bits(&c, chunk, chunk_fine), 80);
