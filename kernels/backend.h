@@ -278,7 +278,8 @@ struct be_ops {
     int (*copy_poll)(struct be *be, uint64_t ticket); /* 1 done, 0 under way, negative: failed */
 
     void (*wake)(struct be *be); /* a step will come soon: threads may leave their sleep */
-    int (*step_limits)(struct be *be, const struct be_step_limits *l, struct err *e); /* once, before the first step */
+    /* Before the first step; again, with other limits, while none is under way. */
+    int (*step_limits)(struct be *be, const struct be_step_limits *l, struct err *e);
     int (*begin_step)(struct be *be, const struct be_batch *b);
     int (*end_step)(struct be *be, struct err *e);  /* launches */
     int (*wait_step)(struct be *be, struct err *e); /* waits for the oldest step launched */

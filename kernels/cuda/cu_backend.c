@@ -250,8 +250,6 @@ static void destroy(struct be *be)
     if (b->gpu) {
         cu_load_close(b);
         quiet(b);
-        for (int i = 0; i < CU_GRAPHS; i++)
-            gpu_graph_destroy(b->graph[i].graph);
         cu_limits_free(b);
         for (int i = 0; i < CU_TICKETS; i++)
             gpu_event_destroy(b->copies.done[i]);

@@ -125,8 +125,8 @@ static int check(struct cu_be *b, const struct be_step_limits *l, struct err *e)
 {
     if (gpu_failure(b->gpu))
         return cu_backend_failed(b, e);
-    if (b->limits.max_rows)
-        return err_set(e, ST_EINVAL, "cuda: step_limits was called before");
+    if (b->in_flight)
+        return err_set(e, ST_EINVAL, "cuda: step_limits while steps are under way");
     if (!l->max_rows || l->max_rows > 1u << 20 || !l->max_spans || !l->max_logits || !l->max_context ||
         l->max_context > 1u << 24 || l->max_blocks > 1u << 28 || !l->vocab || l->vocab >= 1u << 24)
         return err_set(e, ST_EINVAL,
@@ -164,8 +164,9 @@ int cu_limits_set(struct be *be, const struct be_step_limits *l, struct err *e)
         st = find_shape(b, e);
     if (st)
         return st;
-    if (cu_load_close(b))
+    if (cu_load_close(b) || gpu_stream_sync(b->stream))
         return cu_backend_failed(b, e);
+    cu_limits_free(b); /* of an engine before this one */
     b->limits = *l;
     if (b->limits.max_spans > l->max_rows)
         b->limits.max_spans = l->max_rows;
@@ -191,10 +192,16 @@ int cu_limits_set(struct be *be, const struct be_step_limits *l, struct err *e)
     return st;
 }
 
+/* Graphs go with the arrays that they were captured over, and the parity starts again with the device's. */
 void cu_limits_free(struct cu_be *b)
 {
     struct want w[ARRAYS_MAX];
     uint32_t n = wants(b, w);
+    for (int i = 0; i < CU_GRAPHS; i++) {
+        gpu_graph_destroy(b->graph[i].graph);
+        b->graph[i].graph = NULL;
+    }
+    b->n_captured = b->first = 0;
     for (uint32_t i = 0; i < n; i++) {
         gpu_free(b->gpu, *w[i].at);
         *w[i].at = NULL;

@@ -154,7 +154,7 @@ static int kv_fits(struct cu_be *b, const char *op, const struct be_kv *kv, uint
 {
     const struct cu_attn_shape *s = &b->shape;
     const struct cu_kv *c = &kv->kv;
-    if (s->n_heads == n_heads && s->n_kv_heads == n_kv_heads && s->head_dim == head_dim &&
+    if (b->kv && s->n_heads == n_heads && s->n_kv_heads == n_kv_heads && s->head_dim == head_dim &&
         c->n_kv_heads == n_kv_heads && c->head_dim == head_dim && c->block_tokens == s->block_tokens &&
         c->n_blocks >= b->kv->kv.n_blocks && layer < c->n_layers)
         return ST_OK;

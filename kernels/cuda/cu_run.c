@@ -15,7 +15,8 @@
  * caller to repeat itself; a hash, which saves nothing.) Mixed steps are launched kernel by kernel: they are long enough.
  *
  * Linears: up to 16 rows stream the weights; above, the library's product where it is allowed and knows the shape, else the
- * tile kernel of the same numeric class as the stream. The library has no SwiGLU: it stores gate and up, and a kernel follows. */
+ * tile kernel of the same numeric class as the stream. The library has no SwiGLU: it stores gate and up, and a kernel follows.
+ * Up to four rows a norm goes into the linear behind it, when that is the only one to read it: the same bits, one launch less. */
 #include "cu_be.h"
 
 #include <stdio.h>
@@ -128,6 +129,37 @@ static int broken(struct cu_be *b, const struct cu_record *r, int st)
     return gpu_fail(b->gpu, names[r->op], why);
 }
 
+/* Does any record behind `first` read what stands at `act`, before another one writes there? */
+static bool read_later(const struct cu_be *b, uint32_t first, const void *act)
+{
+    for (uint32_t i = first; i < b->step.n_records; i++) {
+        const struct cu_record *r = &b->records[i];
+        bool linear = r->op == CU_OP_LINEAR, quant = r->op == CU_OP_QUANT;
+        if ((linear && r->u.lin.x == act) || (quant && r->u.quant.x == act))
+            return true;
+        if ((linear && r->u.lin.y == act) || (quant && r->u.quant.q == act) ||
+            (r->op == CU_OP_NORM && r->u.norm.y == act) || (r->op == CU_OP_ATTENTION && r->u.attn.y == act))
+            return false;
+    }
+    return false;
+}
+
+/* Records i and i + 1 in one launch; ST_EUNSUP: they are two. */
+static int run_normed(struct cu_be *b, uint32_t i)
+{
+    if (i + 1 >= b->step.n_records || b->records[i].op != CU_OP_NORM ||
+        b->records[i + 1].op != CU_OP_LINEAR || b->records[i].m != b->records[i + 1].m)
+        return ST_EUNSUP;
+    struct cu_norm norm = b->records[i].u.norm;
+    struct cu_lin lin = b->records[i + 1].u.lin;
+    norm.m = lin.m = b->records[i].m == CU_ALL_ROWS ? b->step.m : b->records[i].m;
+    if (norm.m > CU_LIN_NORM_ROWS || lin.x != norm.y || lin.epilogue == CU_ADD ||
+        read_later(b, i + 2, norm.y))
+        return ST_EUNSUP;
+    int st = cu_lin_stream_norm(b->stream, &lin, &norm);
+    return st == ST_EINVAL ? ST_EUNSUP : st; /* rows too long for shared memory */
+}
+
 static int run_kernels(struct cu_be *b)
 {
     const struct cu_arrays *a = &b->a;
@@ -139,7 +171,11 @@ static int run_kernels(struct cu_be *b)
                           .n_prev = b->limits.max_logits};
     int st = cu_step_unpack(b->stream, &u);
     for (uint32_t i = 0; i < b->step.n_records && st == ST_OK; i++) {
-        st = run_record(b, &b->records[i]);
+        st = run_normed(b, i);
+        if (st == ST_OK)
+            i++;
+        else if (st == ST_EUNSUP)
+            st = run_record(b, &b->records[i]);
         if (st)
             return broken(b, &b->records[i], st);
     }

@@ -83,6 +83,8 @@ static void the_net_agrees_with_the_cpu(void **state)
         net_run(&cpu, CHUNKS, SEQS, LEN, want);
         net_fini(&cpu);
         for (size_t j = 0; j < sizeof settings / sizeof *settings; j++) {
+            if (i > 0 && (i + j) % 3 != 0)
+                continue;
             open_net(&gpu, &m, &settings[j]);
             memset(got, 0, count * sizeof *got);
             net_run(&gpu, CHUNKS, SEQS, LEN, got);
@@ -112,7 +114,7 @@ static void a_row_has_its_own_bits_when_deterministic(void **state)
     (void)state;
     static const struct setting settings[] = {{"bfloat16", NULL, BE_BF16, true, false, true, 0},
                                               {"float16", "fp8", BE_E4M3, true, false, true, 0}};
-    enum { SEQS = 3, LEN = 29 };
+    enum { SEQS = 3, LEN = 21 };
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < 2; j++) {
             static const char *const names[] = {"whole", "alone", "token by token", "chunks"};
