@@ -43,7 +43,7 @@ struct readers {
 struct cell {
     struct writer writer[2];
     uint32_t in_flight; /* the block whose copy has not landed */
-    struct readers readers[SIMT_WARPS_MAX];
+    uint32_t read_by;   /* warps, since the last store */
 };
 
 struct seen {
@@ -61,7 +61,8 @@ struct global_cell {
 
 enum { CELLS = 64 * 1024, PAGE = 4096 };
 
-static struct cell *cells; /* [CELLS], pages of it as they are touched */
+static struct cell *cells;      /* [CELLS], pages of it as they are touched */
+static struct readers *readers; /* [SIMT_WARPS_MAX][CELLS], likewise */
 static std::unordered_map<uintptr_t, struct global_cell *> *pages;
 static uint32_t know[SIMT_WARPS_MAX][SIMT_WARPS_MAX], launch_number, block_number;
 static uint32_t plain_launch; /* the last one without pdl */
@@ -77,6 +78,7 @@ void simt_race_block(void)
 {
     if (!cells) {
         cells = (struct cell *)simt_map(sizeof *cells * CELLS);
+        readers = (struct readers *)simt_map(sizeof *readers * CELLS * SIMT_WARPS_MAX);
         pages = new std::unordered_map<uintptr_t, struct global_cell *>;
     }
     for (uint32_t w = 0; w < SIMT_WARPS_MAX; w++)
@@ -231,39 +233,49 @@ static void check_writers(const struct cell *c, const struct access *a, uint32_t
     }
 }
 
-static void check_readers(const struct cell *c, const struct access *a, uint32_t mask)
+static void check_readers(uint32_t at, const struct access *a, uint32_t mask)
 {
     uint32_t mine = a->me->warp->index;
-    for (uint32_t w = 0; w < simt_block.n_warps; w++) {
-        const struct readers *r = &c->readers[w];
-        uint32_t others = 0;
+    for (uint32_t left = cells[at].read_by; left; left &= left - 1) {
+        uint32_t w = (uint32_t)__builtin_ctz(left), others = 0;
+        const struct readers *r = &readers[w * CELLS + at];
+        if (r->stamp < know[mine][w])
+            continue;
         for (int i = 0; i < 4; i++)
             others |= mask >> i & 1 ? r->lanes[i] : 0;
         if (w == mine)
             others &= ~(1u << a->me->lane);
-        if (others && r->stamp >= know[mine][w])
+        if (others)
             conflict(a, w * 32 + (uint32_t)__builtin_ctz(others), r->at, "reads");
     }
 }
 
-static void smem_access(struct cell *c, const struct access *a, uint32_t mask)
+static void smem_read(uint32_t at, const struct access *a, uint32_t mask)
 {
-    uint32_t stamp = now(a->me->warp->index);
-    check_writers(c, a, mask);
-    if (a->kind == READ) {
-        struct readers *r = &c->readers[a->me->warp->index];
-        if (r->stamp != stamp)
-            *r = {a->at, stamp, {0, 0, 0, 0}};
-        for (int i = 0; i < 4; i++)
-            r->lanes[i] |= (mask >> i & 1) << a->me->lane;
-        r->at = a->at;
-        return;
-    }
-    check_readers(c, a, mask);
+    uint32_t warp = a->me->warp->index, stamp = now(warp), bit = 1u << a->me->lane;
+    struct readers *r = &readers[warp * CELLS + at];
+    check_writers(&cells[at], a, mask);
+    if (r->stamp != stamp)
+        *r = {a->at, stamp, {0, 0, 0, 0}};
+    for (int i = 0; i < 4; i++)
+        r->lanes[i] |= mask >> i & 1 ? bit : 0;
+    r->at = a->at;
+    cells[at].read_by |= 1u << warp;
+}
+
+/* After a store that is ordered behind all readers, who is ordered behind the store is behind them too: they are forgotten.
+ * Atomics are not ordered among each other, and the readers of other bytes stay. */
+static void smem_write(uint32_t at, const struct access *a, uint32_t mask)
+{
+    struct cell *c = &cells[at];
     struct writer *w = &c->writer[0];
+    check_writers(c, a, mask);
+    check_readers(at, a, mask);
+    if (a->kind != ATOMIC && mask == 15)
+        c->read_by = 0;
     if (w->thread != a->me->index && (w->bytes & ~mask) && !ordered(a->me, w->thread, w->stamp))
         c->writer[1] = *w;
-    *w = {a->at, stamp, (uint16_t)a->me->index, (uint8_t)mask, (uint8_t)a->kind};
+    *w = {a->at, now(a->me->warp->index), (uint16_t)a->me->index, (uint8_t)mask, (uint8_t)a->kind};
 }
 
 /* ---- global memory ---------------------------------------------------------------------------------------------------- */
@@ -369,8 +381,10 @@ static void access_memory(const void *p, size_t bytes, enum access_kind kind, pl
             mask &= 15u << (from - i);
         if (i + 4 > to)
             mask &= 15u >> (i + 4 - to);
-        if (shared)
-            smem_access(&cells[i / 4], &a, mask);
+        if (shared && kind == READ)
+            smem_read((uint32_t)i / 4, &a, mask);
+        else if (shared)
+            smem_write((uint32_t)i / 4, &a, mask);
         else
             global_access(global_cell(i), &a, mask);
     }
