@@ -61,12 +61,13 @@ static void quiet(struct cu_be *b)
             gpu_stream_sync(streams[i]);
 }
 
-static int layout(const struct be_kv_shape *s, struct cu_kv *kv)
+/* Keys and values have the activations' type, or e4m3. */
+static int layout(const struct cu_be *b, const struct be_kv_shape *s, struct cu_kv *kv)
 {
-    bool known = s->type == BE_BF16 || s->type == BE_F16 || s->type == BE_E4M3;
-    if (!known || !s->n_layers || !s->n_kv_heads || !s->head_dim || s->head_dim > 128 || s->head_dim % 16 ||
-        !s->block_tokens || s->block_tokens % 16 || s->n_layers > 1u << 16 || s->n_kv_heads > 1u << 12 ||
-        s->block_tokens > 1u << 12)
+    enum be_type same = b->xt == CU_BF16 ? BE_BF16 : BE_F16;
+    if ((s->type != same && s->type != BE_E4M3) || !s->n_layers || !s->n_kv_heads || !s->head_dim ||
+        s->head_dim > 128 || s->head_dim % 16 || !s->block_tokens || s->block_tokens % 16 ||
+        s->n_layers > 1u << 16 || s->n_kv_heads > 1u << 12 || s->block_tokens > 1u << 12)
         return ST_EINVAL;
     uint64_t rows = 2ull * s->n_layers * s->n_kv_heads * s->block_tokens;
     uint64_t bytes = rows * s->head_dim * (s->type == BE_E4M3 ? 1 : 2);
@@ -88,9 +89,8 @@ static int layout(const struct be_kv_shape *s, struct cu_kv *kv)
 
 static size_t kv_block_bytes(struct be *be, const struct be_kv_shape *s)
 {
-    (void)be;
     struct cu_kv kv;
-    return layout(s, &kv) == ST_OK ? kv.block_stride : 0;
+    return layout((struct cu_be *)be, s, &kv) == ST_OK ? kv.block_stride : 0;
 }
 
 static int kv_create(struct be *be, const struct be_kv_shape *s, struct be_kv **out, struct err *e)
@@ -100,11 +100,12 @@ static int kv_create(struct be *be, const struct be_kv_shape *s, struct be_kv **
     size_t bytes;
     if (gpu_failure(b->gpu))
         return cu_backend_failed(b, e);
-    if (layout(s, &l))
+    if (layout(b, s, &l))
         return err_set(
             e, ST_EUNSUP,
-            "kv: %u heads of %u in %s, blocks of %u: the GPU takes BF16, F16 and E4M3, heads of 16 to 128",
-            s->n_kv_heads, s->head_dim, be_type_name(s->type), s->block_tokens);
+            "kv: %u heads of %u in %s, blocks of %u: beside %s the GPU takes %s and E4M3, heads of 16 to 128",
+            s->n_kv_heads, s->head_dim, be_type_name(s->type), s->block_tokens,
+            b->xt == CU_BF16 ? "bfloat16" : "float16", b->xt == CU_BF16 ? "BF16" : "F16");
     if (s->n_blocks == 0 || s->n_blocks > UINT32_MAX / s->block_tokens ||
         !mem_mul(l.block_stride, s->n_blocks, &bytes))
         return err_set(e, ST_EINVAL, "kv: %u blocks of %llu bytes", s->n_blocks,
@@ -202,9 +203,14 @@ static int transfer(struct cu_be *b, uint8_t *dst, const uint8_t *src, size_t by
     return st;
 }
 
+int cu_backend_upload(struct cu_be *b, void *dst, const void *src, size_t bytes)
+{
+    return transfer(b, dst, src, bytes, true);
+}
+
 static int upload(struct be *be, void *dst, const void *host, size_t bytes)
 {
-    return transfer((struct cu_be *)be, dst, host, bytes, true);
+    return cu_backend_upload((struct cu_be *)be, dst, host, bytes);
 }
 
 static int download(struct be *be, void *host, const void *src, size_t bytes)

@@ -25,7 +25,8 @@ enum {
     CU_TICKETS = 64,
     CU_BOUNCE_BYTES = 1 << 20,
     CU_BIAS_PER_ROW = 1024, /* on average over the rows of a step */
-    CU_BANNED_PER_ROW = 64
+    CU_BANNED_PER_ROW = 64,
+    CU_SEEN = 1 << 19 /* seen tokens of a step that cross with its blob; no less than the vocabulary */
 };
 
 /* ---- objects ---------------------------------------------------------------------------------------------------- */
@@ -120,12 +121,13 @@ struct cu_slot {
 struct cu_step {
     bool open; /* between begin and end */
     const struct be_batch *batch;
-    uint32_t n_rows, m; /* rows; rows with padding (= n_rows when no graph will run it) */
-    bool decode;        /* one row per span, logits of every row */
-    uint32_t n_lists;   /* entries of `lists` in use */
-    const struct op_sample *sample;
-    size_t used;      /* bytes of the blob */
-    uint32_t *counts; /* in the blob */
+    uint32_t n_rows, m;      /* rows; rows with padding (= n_rows when no graph will run it) */
+    bool decode;             /* one row per span, logits of every row */
+    uint32_t n_lists;        /* entries of `lists` in use */
+    struct op_sample sample; /* n_rows 0: none yet */
+    bool seen_apart;         /* too many seen tokens for the blob: they come in turns */
+    size_t used;             /* bytes of the blob */
+    uint32_t *counts;        /* in the blob */
     uint32_t n_items[2];
     uint32_t n_records;
 };
@@ -182,6 +184,8 @@ static inline struct cu_slot *cu_be_slot(struct cu_be *b)
 int cu_backend_failed(const struct cu_be *b, struct err *e); /* ST_EDEVICE with the device's words */
 /* ST_EINVAL (`st`), with the reason kept for end_step; the first one counts. */
 int cu_backend_refuse(struct cu_be *b, int st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Host memory of any kind to the device, behind what was launched so far. Waits. */
+int cu_backend_upload(struct cu_be *b, void *dst, const void *src, size_t bytes);
 /* ST_ENOMEM: what was asked, what is free, what to lower. */
 int cu_backend_no_memory(const struct cu_be *b, struct err *e, const char *what, size_t bytes,
                          const char *lower);

@@ -199,25 +199,25 @@ int cu_blob_list(struct cu_be *b, const uint32_t *rows, uint32_t n, const uint32
 static int check_sample(struct cu_be *b, const struct op_sample *p, uint64_t total[3])
 {
     const struct be_step_limits *l = &b->limits;
-    if (b->step.sample || p->n_rows > l->max_logits || p->vocab > b->max_vocab)
+    if (b->step.sample.n_rows || p->n_rows > l->max_logits || p->vocab > b->max_vocab)
         return cu_backend_refuse(b, ST_EINVAL,
                                  "sample: %u rows of %u logits; the limits are %u, %u, once a step",
                                  p->n_rows, p->vocab, l->max_logits, b->max_vocab);
     for (uint32_t i = 0; i < p->n_rows; i++) {
         const struct be_sample_row *r = &p->rows[i];
-        if (r->logits_row >= l->max_logits || r->prev > l->max_logits || r->n_logprobs > BE_LOGPROBS_MAX)
-            return cu_backend_refuse(b, ST_EINVAL,
-                                     "sample: row %u: logits of row %u, previous %u, %d log-probabilities", i,
-                                     r->logits_row, r->prev, r->n_logprobs);
+        if (r->logits_row >= l->max_logits || r->prev > l->max_logits || r->n_logprobs > BE_LOGPROBS_MAX ||
+            r->n_seen > b->max_seen)
+            return cu_backend_refuse(
+                b, ST_EINVAL, "sample: row %u: logits of row %u, previous %u, %d log-probabilities, %u seen",
+                i, r->logits_row, r->prev, r->n_logprobs, r->n_seen);
         total[0] += r->n_bias;
         total[1] += r->n_seen;
         total[2] += r->n_banned;
     }
-    if (total[0] > b->max_bias || total[1] > b->max_seen || total[2] > b->max_banned)
+    if (total[0] > b->max_bias || total[2] > b->max_banned)
         return cu_backend_refuse(
-            b, ST_EINVAL, "sample: %llu biases, %llu seen, %llu banned tokens; the limits are %u, %u, %u",
-            (unsigned long long)total[0], (unsigned long long)total[1], (unsigned long long)total[2],
-            b->max_bias, b->max_seen, b->max_banned);
+            b, ST_EINVAL, "sample: %llu biases and %llu banned tokens; the limits are %u, %u",
+            (unsigned long long)total[0], (unsigned long long)total[2], b->max_bias, b->max_banned);
     return ST_OK;
 }
 
@@ -254,23 +254,28 @@ int cu_blob_sample(struct cu_be *b, const struct op_sample *p)
         return st;
     struct cu_sample_row *rows = section(b, b->a.rows, p->n_rows * sizeof *rows);
     struct be_bias *bias = section(b, b->a.bias, total[0] * sizeof *bias);
-    struct be_seen *seen = section(b, b->a.seen, total[1] * sizeof *seen);
+    bool apart = total[1] > b->max_seen;
+    struct be_seen *seen = section(b, b->a.seen, apart ? 0 : total[1] * sizeof *seen);
     int32_t *banned = section(b, b->a.banned, total[2] * sizeof *banned);
     uint32_t at[3] = {0, 0, 0};
     for (uint32_t i = 0; i < p->n_rows; i++) {
         const struct be_sample_row *r = &p->rows[i];
+        if (apart && at[1] + r->n_seen > b->max_seen)
+            at[1] = 0; /* here the next turn begins */
         rows[i] = row_of(r);
         rows[i].bias0 = at[0];
         rows[i].seen0 = at[1];
         rows[i].banned0 = at[2];
         copy(bias + at[0], r->bias, r->n_bias * sizeof *bias);
-        copy(seen + at[1], r->seen, r->n_seen * sizeof *seen);
+        if (!apart)
+            copy(seen + at[1], r->seen, r->n_seen * sizeof *seen);
         copy(banned + at[2], r->banned, r->n_banned * sizeof *banned);
         at[0] += r->n_bias;
         at[1] += r->n_seen;
         at[2] += r->n_banned;
     }
     b->step.counts[CU_COUNT_SAMPLE] = p->n_rows;
-    b->step.sample = p;
+    b->step.sample = *p;
+    b->step.seen_apart = apart;
     return ST_OK;
 }

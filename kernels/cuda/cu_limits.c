@@ -1,8 +1,9 @@
 /* Everything that a step needs, allocated once, from the largest step that the caller names and the shapes of the weights and
  * the KV pool that are there by then. Nothing is allocated later, so nothing can run out in the middle of serving.
  *
- * Lists of the sampler have bounds of their own. A sequence's `seen` tokens are at most its positions, and the blocks bound
- * the positions of all sequences together: 600,000 tokens of KV make 5 MB. Biases and banned tokens are bounded per row. */
+ * Biases and banned tokens are bounded per row. The tokens that sequences have seen are not: 256 of them may have seen most of
+ * the vocabulary each, 260 MB that hardly a step will ever have. The blob has room for a step of usual ones, and for any one row;
+ * a step of more brings them in turns (cu_run.c). */
 #include "cu_be.h"
 
 #include "mem.h"
@@ -112,10 +113,8 @@ static int host_arrays(struct cu_be *b, struct err *e)
 static void bounds(struct cu_be *b)
 {
     const struct be_step_limits *l = &b->limits;
-    uint64_t block = b->shape.block_tokens ? b->shape.block_tokens : 1;
-    uint64_t each = l->vocab < l->max_context ? l->vocab : l->max_context;
-    uint64_t seen = l->max_logits * (each + 1), held = l->max_blocks * block + l->max_logits;
-    b->max_seen = (uint32_t)(seen < held ? seen : held);
+    uint64_t all = (uint64_t)l->max_logits * l->vocab, usual = l->vocab > CU_SEEN ? l->vocab : CU_SEEN;
+    b->max_seen = (uint32_t)(all < usual ? all : usual);
     b->max_bias = l->max_logits * CU_BIAS_PER_ROW;
     b->max_banned = l->max_logits * CU_BANNED_PER_ROW;
     b->max_vocab = l->vocab;

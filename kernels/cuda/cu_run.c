@@ -82,6 +82,30 @@ static int run_attention(struct cu_be *b, struct cu_attn a)
     return st;
 }
 
+/* As many rows at a time as their seen tokens have room for. Each turn waits for the one before it: no matter, it is rare. */
+static int run_sample_in_turns(struct cu_be *b, struct cu_sample all)
+{
+    const struct op_sample *p = &b->step.sample;
+    int st = ST_OK;
+    for (uint32_t row = 0, end; row < p->n_rows && st == ST_OK; row = end) {
+        uint32_t at = 0;
+        for (end = row; end < p->n_rows && st == ST_OK && at + p->rows[end].n_seen <= b->max_seen; end++) {
+            uint32_t n = p->rows[end].n_seen;
+            st = cu_backend_upload(b, b->a.seen + at, p->rows[end].seen, n * sizeof *b->a.seen);
+            at += n;
+        }
+        struct cu_sample s = all;
+        s.rows += row;
+        s.drawn += row;
+        s.out += row;
+        s.m = end - row;
+        s.n_rows = NULL;
+        if (st == ST_OK)
+            st = cu_sample_launch(b->stream, &s);
+    }
+    return st;
+}
+
 static int run_record(struct cu_be *b, const struct cu_record *r)
 {
     struct cu_record c = *r;
@@ -106,6 +130,8 @@ static int run_record(struct cu_be *b, const struct cu_record *r)
         return run_attention(b, c.u.attn);
     case CU_OP_SAMPLE:
         c.u.sample.m = m;
+        if (b->step.seen_apart)
+            return run_sample_in_turns(b, c.u.sample);
         return cu_sample_launch(b->stream, &c.u.sample);
     }
     return ST_EINVAL;
@@ -188,7 +214,7 @@ static int run_kernels(struct cu_be *b)
 
 static bool graph_fits(const struct cu_be *b)
 {
-    if (!b->graphs || !b->step.decode || b->step.n_items[1] || !b->step.n_records)
+    if (!b->graphs || !b->step.decode || b->step.n_items[1] || b->step.seen_apart || !b->step.n_records)
         return false;
     for (uint32_t i = 0; i < b->step.n_records; i++)
         if (b->records[i].m != CU_ALL_ROWS)

@@ -194,6 +194,16 @@ static void an_op_refuses_what_does_not_fit(void **state)
     source_init(&m, &shapes[0]);
     open_net(&n, &m, &s);
     const struct be_ops *ops = n.be->ops;
+    for (int t = 0; t < BE_TYPE_COUNT;
+         t++) { /* bf16 activations: KV of their type or e4m3, a scale plane behind it */
+        struct be_kv_shape ks = {3, 2, 48, 32, 10, (enum be_type)t};
+        size_t want = t == BE_BF16   ? 36864
+                      : t == BE_E4M3 ? 20480
+                                     : 0; /* 2 x 3 x 2 x 32 rows of 48, whole pages */
+        assert_int_equal(ops->kv_block_bytes(n.be, &ks), want);
+        ks.head_dim = 40;
+        assert_int_equal(ops->kv_block_bytes(n.be, &ks), 0);
+    }
     feed_begin(&f);
     feed_add(&f, 0, 0, 3, m.s.vocab);
     struct op_norm norm = {3, NULL, m.s.d, n.x, n.gain, 1e-5f, n.down, n.a}; /* down takes ff values, not d */

@@ -182,6 +182,60 @@ static void tokens_that_the_host_has_not_seen_are_the_same(void **state)
     assert_int_equal(sim_live(), 0);
 }
 
+/* More seen tokens than a blob has room for: they come in turns, and the tokens are those of the CPU. */
+static void any_number_of_seen_tokens_is_taken(void **state)
+{
+    (void)state;
+    enum { V = 300000, ROWS = 3, SEEN = 200000 };
+    struct be_options o = {.device = "cpu", .threads = 1, .cpu_isa = "auto"};
+    struct be_sample_out out[2][ROWS];
+    struct be_seen *seen = malloc(sizeof *seen * SEEN);
+    float *logits = malloc(sizeof *logits * ROWS * V);
+    for (uint32_t i = 0; i < SEEN; i++)
+        seen[i] = (struct be_seen){(int32_t)(V - 1 - i), i % 3};
+    for (uint32_t i = 0; i < ROWS * V; i++)
+        logits[i] = ref_unit(&net_seed);
+    for (uint32_t r = 0; r < ROWS; r++) { /* among the seen, so that penalties decide */
+        logits[r * V + V - 10 - r] = 9;
+        logits[r * V + V - 20 - r] = 8.5f;
+        logits[r * V + 5 + r] = 7;
+    }
+    for (int gpu = 0; gpu < 2; gpu++) {
+        struct be *be = NULL;
+        struct err e = {0};
+        struct be_step_limits l = {8, 8, ROWS, 8, 8, V};
+        if (gpu)
+            be = open_cuda(false);
+        else
+            assert_int_equal(be_create(&be, &o, &e), ST_OK);
+        struct be_sample_row rows[ROWS];
+        for (uint32_t r = 0; r < ROWS; r++)
+            rows[r] = (struct be_sample_row){.logits_row = ROWS - 1 - r,
+                                             .top_p = 1,
+                                             .repetition = 1.2f,
+                                             .presence = r == 2 ? 3.0f : 0.1f,
+                                             .n_seen = SEEN - r,
+                                             .seen = seen + r,
+                                             .n_logprobs = 0};
+        float *z = be->ops->buffer_create(be, sizeof *z * ROWS * V);
+        struct op_sample p = {ROWS, V, z, rows, out[gpu]};
+        assert_int_equal(be->ops->upload(be, z, logits, sizeof *z * ROWS * V), ST_OK);
+        assert_int_equal(be->ops->step_limits(be, &l, &e), ST_OK);
+        assert_int_equal(be->ops->begin_step(be, NULL), ST_OK);
+        assert_int_equal(be->ops->sample(be, &p), ST_OK);
+        assert_int_equal(be->ops->end_step(be, &e), ST_OK);
+        assert_int_equal(be->ops->wait_step(be, &e), ST_OK);
+        be->ops->buffer_destroy(be, z);
+        be_destroy(be);
+    }
+    for (uint32_t r = 0; r < ROWS; r++) {
+        assert_int_equal(out[1][r].token, out[0][r].token);
+        assert_float_equal(out[1][r].logprob, out[0][r].logprob, 1e-4);
+    }
+    free(seen);
+    free(logits);
+}
+
 /* ---- blocks --------------------------------------------------------------------------------------------------------- */
 
 /* Sequence 0 is fed, its blocks stored, the pool's copies overwritten by another sequence in the same blocks, and loaded back
@@ -291,6 +345,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_that_the_host_has_not_seen_are_the_same),
+        cmocka_unit_test(any_number_of_seen_tokens_is_taken),
         cmocka_unit_test(blocks_return_as_they_left),
         cmocka_unit_test(tickets_are_bounded_and_rise),
     };
