@@ -135,6 +135,7 @@ struct cu_step {
 struct cu_graph {
     struct gpu_graph *graph;
     uint32_t records; /* generation of the records that it was captured from */
+    uint32_t met;     /* generation that has run in this bucket launch by launch */
 };
 
 struct cu_load; /* cu_load.c */

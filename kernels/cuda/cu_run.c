@@ -9,8 +9,8 @@
  * pinned array. (Rejected: writing pinned memory from the kernel. One array would be overwritten by the next step before the
  * host has read it; two would need two graphs per bucket. The copy costs 2 us of a step of milliseconds.)
  *
- * Graphs. A decode step's launches depend on its number of rows alone, once that is rounded up to a bucket: the first step of
- * a bucket is captured and launched, later ones only launched. Whether a graph still fits is seen by comparing the step's
+ * Graphs. A decode step's launches depend on its number of rows alone, once that is rounded up to a bucket: the first step of a
+ * bucket runs launch by launch, which loads its kernels, the second is captured, later ones are one launch each. Whether a graph still fits is seen by comparing the step's
  * records with those that the graphs were made from, byte for byte: 50 KB for a large model, 2 us. (Rejected: trusting the
  * caller to repeat itself; a hash, which saves nothing.) Mixed steps are launched kernel by kernel: they are long enough.
  *
@@ -234,6 +234,10 @@ static int run_graph(struct cu_be *b)
     if (cu_run_bucket(b, b->step.n_rows, &at) != b->step.m || at == BUCKETS)
         return run_kernels(b);
     struct cu_graph *g = &b->graph[at];
+    if (g->met != b->generation) {
+        g->met = b->generation;
+        return run_kernels(b);
+    }
     if (!g->graph || g->records != b->generation) {
         int st = g->graph ? gpu_stream_sync(b->stream) : ST_OK; /* it may still run */
         gpu_graph_destroy(g->graph);
@@ -303,8 +307,11 @@ int cu_run_end(struct be *be, struct err *e)
         st = gpu_copy(b->stream, s->out, b->a.out, s->n_out * sizeof *s->out);
     if (st == ST_OK)
         st = gpu_event_record(s->done, b->stream);
-    if (st)
+    if (st) {
+        if (!gpu_failure(b->gpu)) /* the host's memory ran out: the step is half on the device */
+            gpu_fail(b->gpu, "step", status_text(st));
         return cu_backend_failed(b, e);
+    }
     b->in_flight++;
     return ST_OK;
 }

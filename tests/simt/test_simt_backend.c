@@ -152,10 +152,12 @@ static void a_graph_gives_the_bits_of_single_launches(void **state)
             float *want = calloc(count, sizeof *want), *got = calloc(count, sizeof *got);
             open_net(&n, &m, &s);
             net_run(&n, TOKENS, seqs, 5, want);
+            uint32_t things = sim_live();
             net_fini(&n);
             s.no_graphs = false;
             open_net(&n, &m, &s);
             net_run(&n, TOKENS, seqs, 5, got);
+            assert_int_equal(sim_live(), things + 1); /* there is a graph, and one only */
             net_fini(&n);
             same_bits(got, want, count, "graph", i);
             free(want);

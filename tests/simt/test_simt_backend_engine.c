@@ -1,5 +1,5 @@
-/* The real engine on the CUDA backend, two steps under way, tokens fed back on the device: random schedules with preemption, prefix
- * hits, chunks and cancellation give the tokens and the log-probabilities' bits of the one-request-at-a-time run. The twin of
+/* The real engine on the CUDA backend, two steps under way, tokens fed back on the device: random schedules with preemption,
+ * prefix hits, chunks and cancellation give the tokens and the log-probabilities' bits of the one-request-at-a-time run. Twin of
  * tests/engine/test_engine_model.c. */
 #define _GNU_SOURCE
 #include <setjmp.h>
