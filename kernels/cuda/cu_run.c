@@ -10,9 +10,10 @@
  * host has read it; two would need two graphs per bucket. The copy costs 2 us of a step of milliseconds.)
  *
  * Graphs. A decode step's launches depend on its number of rows alone, once that is rounded up to a bucket: the first step of a
- * bucket runs launch by launch, which loads its kernels, the second is captured, later ones are one launch each. Whether a graph still fits is seen by comparing the step's
- * records with those that the graphs were made from, byte for byte: 50 KB for a large model, 2 us. (Rejected: trusting the
- * caller to repeat itself; a hash, which saves nothing.) Mixed steps are launched kernel by kernel: they are long enough.
+ * bucket runs launch by launch, which loads its kernels, the second is captured, later ones are one launch each. Whether a graph
+ * still fits is seen by comparing the step's records with those that the graphs were made from, byte for byte: 50 KB for a large
+ * model, 2 us. (Rejected: trusting the caller to repeat itself; a hash, which saves nothing.) Mixed steps are launched kernel by
+ * kernel: they are long enough.
  *
  * Linears: up to 16 rows stream the weights; above, the library's product where it is allowed and knows the shape, else the
  * tile kernel of the same numeric class as the stream. The library has no SwiGLU: it stores gate and up, and a kernel follows.
