@@ -60,7 +60,7 @@ struct cu_kv {
 };
 
 /* qkv rows [m][ldqkv] of xt: q heads, k heads, v heads. Rotates q and k, writes q out and k, v into the pool. Rounding: rotation
- * in f32, q and k to xt (f16 pools of bf16 activations: k, v to f16 straight from f32, saturated); e4m3: from the xt value.
+ * in f32, q and k to xt; the pool's type is xt, or e4m3, which is made from the xt value.
  * E8M0 scale of a (token, head): e = ceil(log2(amax / 448)) clamped to [-15, 7], byte e + 127, q = e4m3(x * 2^-e). */
 struct cu_rope {
     const void *qkv;

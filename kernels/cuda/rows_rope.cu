@@ -67,14 +67,9 @@ PTX_FN int kv_exponent(float amax)
     return e < -15 ? -15 : e > 7 ? 7 : e;
 }
 
-PTX_FN float clamp_f16(float x) /* NaN stays */
-{
-    return x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x;
-}
-
 /* This warp's head, eight dims a lane, into the pool. `plane`: its (layer, k or v, kv head); lanes past the head hold zeros. */
 template <class T>
-PTX_FN void kv_put(const struct cu_kv &kv, uint32_t type, uint32_t slot, uint32_t plane, uint32_t col, float v[8])
+PTX_FN void kv_put(const struct cu_kv &kv, uint32_t slot, uint32_t plane, uint32_t col, const float v[8])
 {
     uint32_t block = slot / kv.block_tokens, token = slot % kv.block_tokens;
     if (block >= kv.n_blocks) /* CU_NO_SLOT */
@@ -90,16 +85,6 @@ PTX_FN void kv_put(const struct cu_kv &kv, uint32_t type, uint32_t slot, uint32_
         if (col == 0)
             base[kv.scale_offset + at] = (uint8_t)(e + 127);
         return;
-    }
-    if (kv.type != type) {
-        if (kv.type == CU_F16) {
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                v[i] = clamp_f16(v[i]);
-            w = rows_pack<ptx_f16>(v);
-        } else {
-            w = rows_pack<ptx_bf16>(v);
-        }
     }
     if (mine)
         *(uint4 *)(base + 2 * dim) = w;
@@ -125,14 +110,14 @@ template <class T> PTX_KERNEL(ROWS_THREADS, 4) rope_kernel(PTX_PARAM(struct cu_r
             rope_half_split<T>(v, src, turn, col, p.rot_dim);
     }
     if (head >= p.n_heads) { /* the planes of a layer: k heads, then v heads */
-        kv_put<T>(p.kv, p.xt, p.slots[row], p.layer * 2 * n_kv + head - p.n_heads, col, v);
+        kv_put<T>(p.kv, p.slots[row], p.layer * 2 * n_kv + head - p.n_heads, col, v);
     } else if (col < dim) {
         uint16_t *q = (uint16_t *)p.q + ((size_t)row * p.n_heads + head) * dim;
         *(uint4 *)(q + col) = rows_pack<T>(v);
     }
 }
 
-static bool kv_fits(const struct cu_kv *kv, uint32_t layer)
+static bool kv_fits(const struct cu_kv *kv, uint32_t layer, uint8_t xt)
 {
     uint64_t values = (uint64_t)kv->n_layers * 2 * kv->n_kv_heads * kv->block_tokens;
     uint64_t bytes = values * kv->head_dim * cu_type_bytes((enum cu_type)kv->type);
@@ -140,7 +125,7 @@ static bool kv_fits(const struct cu_kv *kv, uint32_t layer)
         if (kv->scale_offset < bytes)
             return false;
         bytes = kv->scale_offset + values;
-    } else if (kv->type != CU_BF16 && kv->type != CU_F16) {
+    } else if (kv->type != xt) {
         return false;
     }
     return layer < kv->n_layers && kv->n_kv_heads && kv->block_tokens && kv->block_stride % 16 == 0 &&
@@ -151,7 +136,7 @@ extern "C" int cu_rows_rope(struct gpu_stream *s, const struct cu_rope *p)
 {
     uint32_t dim = p->kv.head_dim, heads = p->n_heads + 2 * p->kv.n_kv_heads;
     if (!p->m || !p->n_heads || !dim || dim % 16 || dim > ROPE_MAX_DIM || p->rot_dim > dim || p->rot_dim % 2 ||
-        p->ldqkv < (uint64_t)heads * dim || p->ldqkv % 8 || !kv_fits(&p->kv, p->layer))
+        p->ldqkv < (uint64_t)heads * dim || p->ldqkv % 8 || !kv_fits(&p->kv, p->layer, p->xt))
         return ST_EINVAL;
     dim3 grid(p->m, (heads + ROWS_WARPS - 1) / ROWS_WARPS);
     switch (p->xt) {

@@ -427,6 +427,23 @@ static void long_rows_need_no_list(void **)
     check(s, true);
 }
 
+/* Nearly all of the mass lies in every fourth token: whoever weighs the row by fours must see each of the four. */
+static void every_column_of_a_walk_has_its_mass(void **)
+{
+    uint64_t state = seed_of("columns");
+    struct step s = make_step(8, 33333, 33336);
+    for (uint32_t i = 0; i < s.m; i++) {
+        struct cu_sample_row &g = s.rows[i].gpu;
+        float *z = logits_of(s, i);
+        for (uint32_t id = 0; id < s.vocab; id++)
+            z[id] = normal(&state) * 0.2f + (id % 4 == i % 4 ? 6.0f : 0.0f);
+        g.seed = mix(&state);
+        g.top_k = 20000;
+        g.top_p = 0.9f;
+    }
+    check(s, true);
+}
+
 static void a_row_as_long_as_that_of_a_model(void **)
 {
     uint64_t state = seed_of("model row");
@@ -590,6 +607,7 @@ int main(void)
         cmocka_unit_test(no_noise_is_above_its_bound),
         cmocka_unit_test(tokens_are_those_of_the_cpu),
         cmocka_unit_test(long_rows_need_no_list),
+        cmocka_unit_test(every_column_of_a_walk_has_its_mass),
         cmocka_unit_test(a_row_as_long_as_that_of_a_model),
         cmocka_unit_test(the_number_of_threads_changes_no_token),
         cmocka_unit_test(bad_rows_give_no_token),
