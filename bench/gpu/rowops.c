@@ -19,7 +19,6 @@ struct rowops {
     struct cu_sample_row *rows, *host_rows;
     int32_t *drawn, *prev;
     struct be_sample_out *results;
-    void *scratch;
     uint32_t m;
     int variant; /* of the call: e4m3 output, drawing */
 };
@@ -88,7 +87,6 @@ static int call_sample(void *ctx, struct gpu_stream *s, uint32_t i)
     struct rowops *o = ctx;
     struct cu_sample p = {.logits = o->logits, .rows = o->rows, .prev_drawn = o->prev, .drawn = o->drawn, .out = o->results};
     (void)i;
-    p.scratch = o->scratch;
     p.m = o->m;
     p.vocab = p.ld = VOCAB;
     return cu_sample_launch(s, &p);
@@ -181,8 +179,7 @@ int rowops_bench(struct rig *r)
                   {(void **)&o.rows, SAMPLE_MAX * sizeof *o.rows},
                   {(void **)&o.drawn, SAMPLE_MAX * 4},
                   {(void **)&o.prev, SAMPLE_MAX * 4},
-                  {(void **)&o.results, SAMPLE_MAX * sizeof *o.results},
-                  {&o.scratch, SAMPLE_MAX * cu_sample_scratch_bytes(VOCAB) + 16}}; /* it may need none */
+                  {(void **)&o.results, SAMPLE_MAX * sizeof *o.results}};
     const size_t n = sizeof arrays / sizeof *arrays;
     int rc = ST_OK;
     for (size_t i = 0; i < n && rc == ST_OK; i++)

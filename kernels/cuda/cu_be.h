@@ -97,7 +97,6 @@ struct cu_arrays {
     int32_t *banned;               /* [max_banned] */
     int32_t *drawn, *prev;         /* [max_logits] this step's and the previous one's tokens */
     struct be_sample_out *out;     /* [max_logits] */
-    uint8_t *scratch;              /* the sampler's */
     float *partials;               /* attention's */
     uint32_t *counters;
     uint8_t *qkv;   /* [max_rows][widest QKV weight] */

@@ -58,7 +58,6 @@ static uint32_t wants(struct cu_be *b, struct want w[ARRAYS_MAX])
         {(void **)&a->drawn, logits * 4, "sampling"},
         {(void **)&a->prev, logits * 4, "sampling"},
         {(void **)&a->out, logits * sizeof *a->out, "sampling"},
-        {(void **)&a->scratch, logits * cu_sample_scratch_bytes(l->vocab), "sampling"},
         {(void **)&a->qkv, rows * widest(b, BE_USE_QKV) * cu_type_bytes(b->xt), "queries, keys and values"},
         {(void **)&a->gated, b->lt ? rows * widest(b, BE_USE_GATED) * cu_type_bytes(b->xt) : 0,
          "gate and up"},

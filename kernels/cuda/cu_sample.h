@@ -41,11 +41,9 @@ struct cu_sample {
     const int32_t *prev_drawn; /* [..] what the previous step drew: another array than drawn (cu_unpack.prev) */
     int32_t *drawn;            /* out [m] token or -1 */
     struct be_sample_out *out; /* out [m], device or pinned host memory; `top` only where asked for */
-    void *scratch;             /* [m][cu_sample_scratch_bytes(vocab)] */
     uint32_t m, vocab, ld;
 };
 
-size_t cu_sample_scratch_bytes(uint32_t vocab); /* of one row */
 int cu_sample_launch(struct gpu_stream *s, const struct cu_sample *p);
 
 #ifdef __cplusplus

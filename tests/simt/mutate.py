@@ -38,6 +38,7 @@ EQUIVALENT = {
     ("sample_walk.cuh", "one round more", r"id < vocab"): BEYOND,
     ("attn_rows128.cu", "one round more", r"tile < range\.tile_end"): "no row sees a tile behind the range: only time is lost",
     ("lin_tile.cu", "one round more", r"tile < v\.tiles"): "a tile beyond the matrix loads zeros and stores nothing",
+    ("attn.cuh", "without the last round", r"st\.l\[i\]|attn_zero\(st\.o\).* i < 4"): "the columns of l are equal: l[3] is never read",
     ("attn_io.cuh", "no zero fill", r"kv\.scale_offset"): "any exponent is finite, and the weights there are 0",
     ("attn_io.cuh", "drop ptx_syncthreads", r"ptx_fence_gpu\(\); ptx_syncthreads\(\);$"):
         "orders records for other blocks, and here blocks run one after another",
