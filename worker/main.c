@@ -131,7 +131,7 @@ static int create_backend(struct worker *w, struct err *e)
 /* What the device still has for the cache: its share, less what is taken, less what the engine allocates after the cache. */
 static int device_memory(struct worker *w, uint64_t *out, struct err *e)
 {
-    const uint64_t workspace = 256 << 20;
+    const uint64_t workspace = 512 << 20; /* activations, partial results, blobs, graphs of an 8B model: about 400 MiB */
     uint64_t free_bytes, total, share, reserve;
     int st = w->be->ops->memory(w->be, &free_bytes, &total);
     if (st)

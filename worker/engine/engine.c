@@ -198,7 +198,9 @@ static int forward_and_sample(struct engine *g, const struct batch *b, struct er
     int rc_end = be->ops->end_step(be, e);
     if (rc_end == ST_OK)
         g->n_launched++;
-    return rc == ST_OK ? rc_end : err_set(e, rc, "an operation of the step failed: %s", status_text(rc));
+    if (rc == ST_OK || rc_end != ST_OK)
+        return rc_end; /* with its text: a backend that refused an op says there which, and why */
+    return err_set(e, rc, "an operation of the step failed: %s", status_text(rc));
 }
 
 /* One drawn token: into the sequence, out to the client, and perhaps the end. */
