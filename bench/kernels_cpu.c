@@ -70,8 +70,8 @@ static int matrix(const struct setup *s, enum be_type t)
     fill(file, row_bytes * s->n, t, &seed);
     for (uint32_t i = 0; i < s->k; i++)
         ones[i] = 1;
-    struct be_weight_desc d = {.use = BE_USE_LINEAR, .k = s->k, .n_parts = 1, .parts = {{t, s->n, file}}};
-    struct be_weight_desc v = {.use = BE_USE_VECTOR, .k = s->k, .n_parts = 1, .parts = {{BE_F32, 1, ones}}};
+    struct be_weight_desc d = {.use = BE_USE_LINEAR, .k = s->k, .n_parts = 1, .parts = {{t, s->n, file, NULL}}};
+    struct be_weight_desc v = {.use = BE_USE_VECTOR, .k = s->k, .n_parts = 1, .parts = {{BE_F32, 1, ones, NULL}}};
     int st = ops->weight_create(s->be, &v, &gain, &e);
     for (uint32_t i = 0; i < n_weights && st == ST_OK; i++)
         st = ops->weight_create(s->be, &d, &w[i], &e);

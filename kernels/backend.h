@@ -46,10 +46,8 @@ enum { BE_WEIGHT_PARTS_MAX = 4, BE_LOGPROBS_MAX = 20 };
 struct be_part {
     enum be_type type;
     uint32_t rows;
-    const void *data; /* [rows][k] of `type`, file order; only read during weight_create; may be unaligned. NULL: every
-                         weight is drawn at random, deviation 1/sqrt(k), from `seed` (benchmarks without a download) */
+    const void *data; /* [rows][k] of `type`, file order; only read during weight_create; may be unaligned */
     const float *scale; /* E4M3 only: [rows] multipliers of the stored values; NULL = 1 */
-    uint64_t seed;
 };
 
 enum be_weight_use {

@@ -109,7 +109,7 @@ static struct be_weight *matrix(struct maker *w, enum be_weight_use use, enum be
         if (!make(&m[i], type, rows[i], k, ++w->seed) && w->rc == ST_OK)
             w->rc = err_set(w->e, ST_ENOMEM, "out of memory");
         d.parts[i] = (struct be_part){w->exact ? BE_F32 : type, rows[i], w->exact ? (void *)m[i].values : m[i].stored,
-                                      type == BE_E4M3 && !w->exact ? m[i].scales : NULL, 0};
+                                      type == BE_E4M3 && !w->exact ? m[i].scales : NULL};
     }
     if (w->rc == ST_OK)
         w->rc = w->be->ops->weight_create(w->be, &d, &out, w->e);
@@ -127,7 +127,7 @@ static struct be_weight *vector(struct maker *w, uint32_t k, float middle)
     uint32_t seed = w->seed;
     for (uint32_t i = 0; v != NULL && i < k; i++)
         v[i] = middle + 0.25f * uniform(&seed);
-    d.parts[0] = (struct be_part){BE_F32, 1, v, NULL, 0};
+    d.parts[0] = (struct be_part){BE_F32, 1, v, NULL};
     if (w->rc == ST_OK)
         w->rc = v != NULL ? w->be->ops->weight_create(w->be, &d, &out, w->e) : err_set(w->e, ST_ENOMEM, "out of memory");
     mem_free(v);

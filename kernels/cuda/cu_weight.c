@@ -74,22 +74,6 @@ static uint8_t to_e4m3(float f) /* finite; saturates */
     return (uint8_t)(sign | (q > 0x7eu ? 0x7eu : q));
 }
 
-/* Four values of 16 bits each from a mixed counter: cheap enough for 70e9 of them. */
-static void random_values(uint64_t seed, uint64_t first, uint32_t n, float amplitude, float *out)
-{
-    float unit = amplitude / 32768;
-    uint64_t h = 0;
-    for (uint64_t i = first; i < first + n; i++) {
-        if (i == first || i % 4 == 0) {
-            h = seed + i / 4 * 0x9e3779b97f4a7c15u;
-            h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9u;
-            h = (h ^ h >> 27) * 0x94d049bb133111ebu;
-            h ^= h >> 31;
-        }
-        *out++ = ((float)(h >> i % 4 * 16 & 0xffffu) - 32767.5f) * unit;
-    }
-}
-
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 struct fill {
@@ -105,10 +89,6 @@ static void values(const struct fill *f, const struct be_part *p, uint32_t row, 
 {
     uint32_t k = f->d->k;
     uint64_t row_bytes = 0;
-    if (!p->data) {
-        random_values(p->seed, (uint64_t)row * k + first, n, sqrtf(3.0f / (float)k), out);
-        return;
-    }
     be_type_row_bytes(p->type, k, &row_bytes);
     unpack_values(p->type, (const uint8_t *)p->data + row * row_bytes, first, n, out);
     for (uint32_t i = 0; p->type == BE_E4M3 && p->scale && i < n; i++)
@@ -184,7 +164,7 @@ static void fill_rows(void *ctx, uint64_t row0, uint32_t n, uint8_t *out)
         const struct be_part *p = &f->d->parts[part];
         enum be_type same = w->type == CU_BF16 ? BE_BF16 : w->type == CU_F16 ? BE_F16 : BE_E4M3;
         memset(out + used, 0, pitch - used);
-        if (p->data && p->type == same) {
+        if (p->type == same) {
             memcpy(out, (const uint8_t *)p->data + row * used, used);
             if (f->scale)
                 f->scale[dst] = p->scale ? p->scale[row] : 1;
@@ -205,7 +185,7 @@ static int check_parts(const struct be_weight_desc *d, struct err *e)
         return err_set(e, ST_EINVAL, "%s: k = %u in %u parts", d->name, d->k, d->n_parts);
     for (uint32_t i = 0; i < d->n_parts; i++) {
         const struct be_part *p = &d->parts[i];
-        if ((unsigned)p->type >= BE_TYPE_COUNT || p->rows == 0 || p->rows > ROWS_MAX)
+        if ((unsigned)p->type >= BE_TYPE_COUNT || p->rows == 0 || p->rows > ROWS_MAX || !p->data)
             return err_set(e, ST_EINVAL, "%s: part %u has no rows or an unknown type", d->name, i);
         if (!be_type_row_bytes(p->type, d->k, &bytes))
             return err_set(e, ST_EINVAL, "%s: %s [%u, %u] needs rows in multiples of %u", d->name,

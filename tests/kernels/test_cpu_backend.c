@@ -97,34 +97,34 @@ static bool net_init(struct net *n, const struct source *m, const char *isa, uin
     uint32_t qn = s->heads * s->hd, kn = s->kv_heads * s->hd;
     n->embed = weight(
         n, (struct be_weight_desc){
-               .use = BE_USE_EMBED, .k = s->d, .n_parts = 1, .parts = {{s->main, s->vocab, m->embed}}});
+               .use = BE_USE_EMBED, .k = s->d, .n_parts = 1, .parts = {{s->main, s->vocab, m->embed, NULL}}});
     n->qkv = weight(
         n, (struct be_weight_desc){.use = BE_USE_QKV,
                                    .k = s->d,
                                    .n_parts = 3,
-                                   .parts = {{s->main, qn, m->q}, {s->main, kn, m->k}, {s->v, kn, m->v}},
+                                   .parts = {{s->main, qn, m->q, NULL}, {s->main, kn, m->k, NULL}, {s->v, kn, m->v, NULL}},
                                    .head_dim = s->hd,
                                    .rot_dim = s->rot,
                                    .rope_interleaved = s->interleaved});
     n->o = weight(n, (struct be_weight_desc){
-                         .use = BE_USE_LINEAR, .k = qn, .n_parts = 1, .parts = {{s->main, s->d, m->o}}});
+                         .use = BE_USE_LINEAR, .k = qn, .n_parts = 1, .parts = {{s->main, s->d, m->o, NULL}}});
     n->gated =
         weight(n, (struct be_weight_desc){.use = BE_USE_GATED,
                                           .k = s->d,
                                           .n_parts = 2,
-                                          .parts = {{s->main, s->ff, m->gate}, {s->main, s->ff, m->up}}});
+                                          .parts = {{s->main, s->ff, m->gate, NULL}, {s->main, s->ff, m->up, NULL}}});
     n->down =
         weight(n, (struct be_weight_desc){
-                      .use = BE_USE_LINEAR, .k = s->ff, .n_parts = 1, .parts = {{s->v, s->d, m->down}}});
+                      .use = BE_USE_LINEAR, .k = s->ff, .n_parts = 1, .parts = {{s->v, s->d, m->down, NULL}}});
     n->gain = weight(n, (struct be_weight_desc){
-                            .use = BE_USE_VECTOR, .k = s->d, .n_parts = 1, .parts = {{BE_F32, 1, m->gain}}});
+                            .use = BE_USE_VECTOR, .k = s->d, .n_parts = 1, .parts = {{BE_F32, 1, m->gain, NULL}}});
     if (s->bias)
         n->bias = weight(n, (struct be_weight_desc){.use = BE_USE_VECTOR,
                                                     .k = 1,
                                                     .n_parts = 3,
-                                                    .parts = {{BE_F32, qn, m->bias},
-                                                              {BE_F32, kn, m->bias + qn},
-                                                              {BE_F32, kn, m->bias + qn + kn}}});
+                                                    .parts = {{BE_F32, qn, m->bias, NULL},
+                                                              {BE_F32, kn, m->bias + qn, NULL},
+                                                              {BE_F32, kn, m->bias + qn + kn, NULL}}});
     struct be_kv_shape ks = {1, s->kv_heads, s->hd, BLOCK, BLOCKS, s->kv};
     assert_int_equal(n->be->ops->kv_create(n->be, &ks, &n->kv, &e), ST_OK);
     assert_true(n->be->ops->kv_block_bytes(n->be, &ks) > 0);

@@ -113,15 +113,15 @@ static inline int net_weights(struct net *n, struct err *e)
     const struct source *m = n->m;
     const struct shape *s = &m->s;
     uint32_t qn = s->heads * s->hd, kn = s->kv_heads * s->hd;
-    struct be_part embed[] = {{s->main, s->vocab, m->embed, NULL, 0}};
+    struct be_part embed[] = {{s->main, s->vocab, m->embed, NULL}};
     struct be_part qkv[] = {
-        {s->main, qn, m->q, NULL, 0}, {s->main, kn, m->k, NULL, 0}, {s->v, kn, m->v, NULL, 0}};
-    struct be_part o[] = {{s->main, s->d, m->o, NULL, 0}};
-    struct be_part gated[] = {{s->main, s->ff, m->gate, NULL, 0}, {s->main, s->ff, m->up, NULL, 0}};
-    struct be_part down[] = {{s->v, s->d, m->down, NULL, 0}};
-    struct be_part gain[] = {{BE_F32, 1, m->gain, NULL, 0}};
-    struct be_part bias[] = {{BE_F32, 1, m->bias, NULL, 0}},
-                   gated_bias[] = {{BE_F32, 1, m->gated_bias, NULL, 0}};
+        {s->main, qn, m->q, NULL}, {s->main, kn, m->k, NULL}, {s->v, kn, m->v, NULL}};
+    struct be_part o[] = {{s->main, s->d, m->o, NULL}};
+    struct be_part gated[] = {{s->main, s->ff, m->gate, NULL}, {s->main, s->ff, m->up, NULL}};
+    struct be_part down[] = {{s->v, s->d, m->down, NULL}};
+    struct be_part gain[] = {{BE_F32, 1, m->gain, NULL}};
+    struct be_part bias[] = {{BE_F32, 1, m->bias, NULL}},
+                   gated_bias[] = {{BE_F32, 1, m->gated_bias, NULL}};
     int st = net_weight(n, &n->embed, BE_USE_EMBED, s->d, 1, embed, e);
     if (st == ST_OK)
         st = net_weight(n, &n->qkv, BE_USE_QKV, s->d, 3, qkv, e);
