@@ -113,18 +113,17 @@ uint64_t cpu_sample_target(float top_p, uint64_t total)
 
 void cpu_sample_top(struct be_sample_out *out, const struct cpu_sample_cand *c, size_t n, float log_z)
 {
+    /* by key, not by log-probability: different logits may round to one of these */
+    uint64_t keys[BE_LOGPROBS_MAX];
     out->n_top = 0;
     for (size_t i = 0; i < n && i < BE_LOGPROBS_MAX; i++) {
-        /* insertion by key; `top` holds logprobs, which fall with the logit, and ids break ties */
-        float lp = cpu_sample_logit(c[i].key) - log_z;
-        int32_t id = (int32_t)cpu_sample_id(c[i].key);
         uint32_t at = out->n_top++;
-        while (at > 0 && cpu_sample_key(out->top[at - 1].logprob, (uint32_t)out->top[at - 1].token) <
-                             cpu_sample_key(lp, (uint32_t)id)) {
+        for (; at > 0 && keys[at - 1] < c[i].key; at--) {
+            keys[at] = keys[at - 1];
             out->top[at] = out->top[at - 1];
-            at--;
         }
-        out->top[at].token = id;
-        out->top[at].logprob = lp;
+        keys[at] = c[i].key;
+        out->top[at].token = (int32_t)cpu_sample_id(c[i].key);
+        out->top[at].logprob = cpu_sample_logit(c[i].key) - log_z;
     }
 }

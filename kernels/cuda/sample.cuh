@@ -218,7 +218,7 @@ template <int THREADS> PTX_FN float sample_log_z(const struct sample_cta &c)
     return c.max + sample_log(sample_sum<THREADS>((v.sum[0] + v.sum[1]) + (v.sum[2] + v.sum[3]), c.sm->room));
 }
 
-/* The most likely tokens, by (log-probability, id): each of them counts how many come before it. Returns their number. */
+/* The most likely tokens in the order of their keys: each of them counts how many come before it. Returns their number. */
 template <int THREADS>
 PTX_FN uint32_t sample_top(struct sample_cta &c, uint32_t n_top, float log_z, struct be_sample_out *out)
 {
@@ -230,10 +230,8 @@ PTX_FN uint32_t sample_top(struct sample_cta &c, uint32_t n_top, float log_z, st
         sm->n_top = 0;
     ptx_syncthreads();
     for (uint32_t i = threadIdx.x; i < c.n_list; i += THREADS)
-        if (sm->list[i] >= cut) {
-            uint64_t key = sm->list[i];
-            sm->top[ptx_atomic_add(&sm->n_top, 1u)] = sample_key(sample_key_value(key) - log_z, sample_key_id(key));
-        }
+        if (sm->list[i] >= cut)
+            sm->top[ptx_atomic_add(&sm->n_top, 1u)] = sm->list[i];
     ptx_syncthreads();
     uint32_t n = sm->n_top;
     if (threadIdx.x < n) {
@@ -242,7 +240,7 @@ PTX_FN uint32_t sample_top(struct sample_cta &c, uint32_t n_top, float log_z, st
         for (uint32_t i = 0; i < n; i++)
             before += sm->top[i] > key;
         out->top[before].token = (int32_t)sample_key_id(key);
-        out->top[before].logprob = sample_key_value(key);
+        out->top[before].logprob = sample_key_value(key) - log_z;
     }
     return n;
 }
