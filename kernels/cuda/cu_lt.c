@@ -364,17 +364,27 @@ static int settle(struct cu_lt *l, struct gpu_stream *s, struct product *d, cons
     return rc;
 }
 
+/* The product as the library sees it, and where its choice stands. */
+static int look_up(struct cu_lt *l, const struct cu_lin *p, struct product *d, uint32_t key[CU_LT_FIELDS], struct slot **slot)
+{
+    int rc = check(l, p);
+    if (rc != ST_OK)
+        return rc;
+    if (!describe(d, p))
+        return ST_EUNSUP;
+    key_of(p, key);
+    *slot = find(l, key);
+    return ST_OK;
+}
+
 int cu_lt_tune(struct cu_lt *l, struct gpu_stream *s, const struct cu_lin *p)
 {
     uint32_t key[CU_LT_FIELDS];
     struct product d;
-    int rc = check(l, p);
+    struct slot *slot;
+    int rc = look_up(l, p, &d, key, &slot);
     if (rc != ST_OK)
         return rc;
-    if (!describe(&d, p))
-        return ST_EUNSUP;
-    key_of(p, key);
-    struct slot *slot = find(l, key);
     return slot->ready && slot->timed ? ST_OK : settle(l, s, &d, p, key, slot);
 }
 
@@ -383,13 +393,10 @@ int cu_lt_run(struct cu_lt *l, struct gpu_stream *s, const struct cu_lin *p)
     uint32_t key[CU_LT_FIELDS];
     struct product d;
     cublasLtMatmulHeuristicResult_t other;
-    int rc = check(l, p);
+    struct slot *slot;
+    int rc = look_up(l, p, &d, key, &slot);
     if (rc != ST_OK)
         return rc;
-    if (!describe(&d, p))
-        return ST_EUNSUP;
-    key_of(p, key);
-    struct slot *slot = find(l, key);
     if (!slot->ready)
         rc = settle(l, NULL, &d, p, key, slot);
     if (rc != ST_OK)
