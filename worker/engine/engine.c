@@ -35,6 +35,11 @@
 #include <poll.h>
 #include <string.h>
 
+static int64_t now_ns(const struct engine *g)
+{
+    return g->core.now_ns ? g->core.now_ns(g->core.ctx) : clock_now_ns();
+}
+
 /* ---- emit --------------------------------------------------------------------------------------------------------------- */
 
 static void push_event(struct engine *g, const struct engine_event *ev)
@@ -137,7 +142,7 @@ static void drain(struct engine *g)
 {
     struct message m;
     bool woke = false;
-    g->now_ns = clock_now_ns();
+    g->now_ns = now_ns(g);
     while (ring_pop(g->inbox, &m)) {
         if (m.type == MSG_CANCEL) {
             take_cancel(g, m.slot, m.gen);
@@ -300,7 +305,7 @@ static void launch(struct engine *g, const struct sched_plan *plan)
     struct step *s = &g->steps[g->n_launched % g->depth];
     build_batch(g, s->batch, plan);
     s->drained_ns = g->now_ns;
-    s->begun_ns = clock_now_ns();
+    s->begun_ns = now_ns(g);
     int rc = forward_and_sample(g, s->batch, &e);
     if (rc != ST_OK) {
         fail(g, rc, &e);
@@ -340,11 +345,11 @@ static void complete(struct engine *g)
         fail(g, rc, &e);
         return;
     }
-    g->now_ns = clock_now_ns();
+    g->now_ns = now_ns(g);
     uint64_t device_ns = (uint64_t)(g->now_ns - later(s->begun_ns, g->completed_ns));
     g->completed_ns = g->now_ns;
     commit_and_emit(g, s);
-    int64_t end_ns = clock_now_ns();
+    int64_t end_ns = now_ns(g);
     atomic_fetch_add(&g->stats.steps, 1);
     atomic_fetch_add(&g->stats.step_rows, s->n_tokens);
     atomic_fetch_add(&g->stats.device_ns, device_ns);
@@ -361,24 +366,32 @@ static bool waits_early(struct engine *g)
     return g->test_rng >> 62 == 0;
 }
 
+bool engine_turn(struct engine *g)
+{
+    drain(g);
+    bool launched = under_way(g) < g->depth && has_requests(g) && room_for_step(g) && !waits_early(g) &&
+                    plan_and_launch(g);
+    if (launched && under_way(g) < g->depth)
+        return true; /* the device can be given one more before it is waited for */
+    bool busy = under_way(g) > 0;
+    if (busy)
+        complete(g);
+    if (g->o.test_seed)
+        check(g);
+    publish(g);
+    return busy;
+}
+
 void *engine_loop(void *arg)
 {
     struct engine *g = arg;
     while (!atomic_load(&g->stopping)) {
-        drain(g);
-        bool launched = under_way(g) < g->depth && has_requests(g) && room_for_step(g) && !waits_early(g) &&
-                        plan_and_launch(g);
-        if (launched && under_way(g) < g->depth)
-            continue; /* the device can be given one more before it is waited for */
-        if (under_way(g) > 0)
-            complete(g);
-        else if (!has_requests(g))
+        if (engine_turn(g))
+            continue;
+        if (!has_requests(g))
             wait_for_work(g);
         else if (!room_for_step(g))
             wait_for_room(g);
-        if (g->o.test_seed)
-            check(g);
-        publish(g);
     }
     drain(g);
     end_all(g, ENGINE_FINISH_CANCEL, ST_ECANCEL);

@@ -8,7 +8,7 @@
  *          engine_release called. A generation number is added at each release; a stale (slot, gen) is ignored everywhere.
  * Threads  submit, cancel, release, pop_event: one thread, the io thread (a bench or test may be it). stats: any thread.
  *          Everything else runs on the engine's own thread.
- * Errors   submit: ST_EBUSY (no free slot: answer 429), ST_EDRAIN, ST_EINVAL (prompt empty, too long, a token id outside
+ * Errors   submit: ST_EBUSY (no free slot for its class: answer 429), ST_EDRAIN, ST_EINVAL (prompt empty, too long, a token id outside
  *          the vocabulary; the text names both numbers), ST_EDEVICE after a device error, which ends every request with
  *          ENGINE_FINISH_ERROR and shows in stats.failed.
  * Bounds   no allocation after start. One TOKEN event per generated token, one END event per request, always, and last.
@@ -28,6 +28,22 @@ struct model;
 
 enum { ENGINE_STOP_TOKENS_MAX = 16, ENGINE_BIAS_MAX = 1024, ENGINE_SALT_BYTES = 32 };
 
+/* Priority classes, for labels and queue bounds: background (priority < 0), normal, elevated, high. */
+enum { ENGINE_CLASSES = 4 };
+/* What was scarce when a request had to give way. */
+enum engine_resource { ENGINE_SLOTS, ENGINE_BLOCKS, ENGINE_GROWTH, ENGINE_RESOURCES };
+
+/* How requests are ordered. All zero: first come, first served, hints ignored. docs/HINTS.md. */
+struct engine_policy {
+    bool priorities;
+    uint32_t aging_ms;       /* waiting that is worth one point of priority */
+    uint32_t priority_clamp; /* |priority| counts up to this */
+    uint32_t classes[ENGINE_CLASSES - 1]; /* lowest priority of normal, elevated, high: 0, 5, 10 */
+    uint32_t max_step_ms;    /* a step with prompts in it aims to end within this; 0: no aim */
+    uint32_t slo_ttft_ms, slo_itl_ms; /* 0: none */
+    uint32_t batch_wait_ms;  /* how long a request of latency_sensitivity 0 may wait for company */
+};
+
 struct engine_options {
     struct be *be;
     struct model *model;
@@ -39,6 +55,8 @@ struct engine_options {
     uint32_t context_length;         /* prompt + output of one request, at most */
     enum be_type kv_type;
     bool prefix_caching;
+    uint32_t n_host_blocks; /* blocks of the host tier; 0: none */
+    struct engine_policy policy;
     uint64_t
         test_seed; /* not 0: random chunk sizes, admissions, preemptions, evictions, waits (tests of invariance) */
 };
@@ -58,11 +76,11 @@ struct engine_request {
     uint32_t n_bias;
     int32_t n_logprobs;                    /* -1 = none */
     uint8_t cache_salt[ENGINE_SALT_BYTES]; /* equal salts may share blocks */
-    /* Carried for the scheduler; hints act later. */
+    /* Hints: they decide when, never what. docs/HINTS.md */
     int32_t priority, strict_priority;
     int32_t expected_output_tokens; /* 0 = unknown */
-    float latency_sensitivity;
-    int64_t iat_ms;
+    float latency_sensitivity;      /* 0 .. 1 */
+    int64_t iat_ms;                 /* expected until the next call of this conversation; 0 = unknown */
     int64_t arrival_ns;
 };
 
@@ -79,13 +97,34 @@ struct engine_event {
     uint8_t type, finish;                  /* enum engine_event_type; finish only with END */
     struct be_sample_out sample;           /* TOKEN: token, logprob, alternatives */
     int32_t status;                        /* END with FINISH_ERROR: the status */
+    uint8_t cls;                           /* END: of the request, below ENGINE_CLASSES */
     uint32_t n_prompt, n_cached, n_output; /* END */
+    uint32_t n_preempted;                  /* END: how often it gave way */
     int64_t arrival_ns, scheduled_ns, first_token_ns,
         t_ns; /* t_ns: when this event was made; others with END, 0 = never */
 };
 
+/* Of one class of priority. */
+struct engine_class_stats {
+    uint32_t waiting, running, preempted, loading;             /* now; preempted and loading are not in waiting */
+    uint64_t preemptions[ENGINE_CLASSES][ENGINE_RESOURCES];    /* gave way to [class] for [resource] */
+    uint64_t resumed_tokens, recomputed_tokens;                /* of preempted ones: found again; computed twice */
+    uint64_t aged_ahead, held_tokens;                          /* admitted before a higher one by age; shared, not computed twice */
+};
+
+/* Where a request is, for the queue view. */
+enum engine_slot_state { ENGINE_SLOT_QUEUED = 1, ENGINE_SLOT_LOADING, ENGINE_SLOT_PREFILL, ENGINE_SLOT_DECODE, ENGINE_SLOT_PREEMPTED };
+struct engine_slot_view {
+    enum engine_slot_state state;
+    uint8_t cls;
+    uint32_t n_computed, n_output, n_blocks, n_preempted;
+};
+
 /* A consistent-enough picture: each field is read atomically. */
 struct engine_stats {
+    struct engine_class_stats cls[ENGINE_CLASSES];
+    uint32_t host_blocks_total, host_blocks_free, host_blocks_cached;
+    uint64_t blocks_saved, blocks_loaded, blocks_evicted; /* to the host tier; back from it; out of the pool */
     uint32_t running, waiting;
     uint32_t blocks_total, blocks_free, blocks_cached; /* pinned = total - free - cached */
     uint64_t prefix_query_tokens, prefix_hit_tokens;
@@ -113,6 +152,12 @@ void engine_event_drain_fd(struct engine *g);
 
 uint32_t engine_slots(const struct engine *g); /* slot numbers are below this */
 void engine_stats(const struct engine *g, struct engine_stats *out);
+/* The class that a priority falls into. */
+uint32_t engine_class(const struct engine *g, int32_t priority, int32_t strict_priority);
+/* False: no unfinished request has this slot and generation. Any thread. */
+bool engine_slot_view(const struct engine *g, uint32_t slot, uint32_t gen, struct engine_slot_view *out);
+/* When a request of this class that was just refused with ST_EBUSY may be worth another try: 1 to 120 s. */
+uint32_t engine_retry_after_s(const struct engine *g, uint32_t cls);
 /* Blocks that `n` tokens need, for messages and admission. */
 uint32_t engine_blocks_for(const struct engine *g, uint32_t n_tokens);
 

@@ -20,9 +20,14 @@ struct engine_core {
     struct be_kv_shape kv;   /* block_tokens, n_blocks and type are filled from the options */
     const void *fingerprint; /* [fingerprint_bytes]; read at create only */
     uint32_t fingerprint_bytes;
+    int64_t (*now_ns)(void *ctx); /* NULL: clock_now_ns; a simulation has a time of its own */
 };
 
 int engine_core_create(struct engine **out, const struct engine_options *o, const struct engine_core *c,
                        struct err *e);
+
+/* For a driver without a thread (a simulation): one turn of the loop on an engine that was not started; the driver submits
+ * and pops events between turns, on the same thread. False: there is nothing to do before the next submit. */
+bool engine_turn(struct engine *g);
 
 #endif

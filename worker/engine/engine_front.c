@@ -266,6 +266,17 @@ uint32_t engine_slots(const struct engine *g)
     return g->limits.n_slots;
 }
 
+uint32_t engine_class(const struct engine *g, int32_t priority, int32_t strict_priority)
+{
+    const struct engine_policy *p = &g->o.policy;
+    uint32_t cls = 0;
+    if (strict_priority > 0)
+        return ENGINE_CLASSES - 1;
+    while (cls < ENGINE_CLASSES - 1 && priority >= (int32_t)p->classes[cls])
+        cls++;
+    return cls;
+}
+
 uint32_t engine_blocks_for(const struct engine *g, uint32_t n_tokens)
 {
     return kv_seq_blocks_for(n_tokens, g->o.block_tokens);
