@@ -99,6 +99,7 @@ struct cu_arrays {
     struct be_sample_out *out;     /* [max_logits] */
     float *partials;               /* attention's */
     uint32_t *counters;
+    void *slabs;    /* of linears whose tiles are cut */
     uint8_t *qkv;   /* [max_rows][widest QKV weight] */
     uint8_t *gated; /* [max_rows][widest GATED weight]; only with the library */
     uint8_t *blob[CU_BLOBS];

@@ -51,6 +51,7 @@ static uint32_t wants(struct cu_be *b, struct want w[ARRAYS_MAX])
         {(void **)&a->tables, rows_bytes(l->max_blocks, 4), "block tables"},
         {(void **)&a->partials, p->max_partials * (size_t)(b->shape.head_dim + 2) * 4, "partial attention"},
         {(void **)&a->counters, rows_bytes(p->max_counters, 4), "attention counters"},
+        {&a->slabs, rows > CU_STREAM_ROWS ? cu_lin_slab_bytes(gpu_info(b->gpu)) : 0, "parts of products"},
         {(void **)&a->rows, logits * sizeof *a->rows, "sampling"},
         {(void **)&a->bias, b->max_bias * sizeof *a->bias, "sampling"},
         {(void **)&a->seen, b->max_seen * sizeof *a->seen, "seen tokens"},

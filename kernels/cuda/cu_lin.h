@@ -30,6 +30,7 @@ struct cu_lin {
     const float *x_scale; /* [m], or NULL = 1 */
     const float *bias;    /* [n] or NULL; added after the scales */
     void *y;
+    void *slabs; /* lin_tile's workspace, or NULL: no tile is cut along k. Of one stream at a time */
     uint32_t m, n, k, ldx, ldy;
     uint32_t n_out; /* columns of y that may be written: beyond them (padding of w) nothing is stored. SWIGLU: of n/2 */
     uint8_t wt;     /* CU_BF16, CU_F16 or CU_E4M3 */
@@ -39,6 +40,9 @@ struct cu_lin {
 
 int cu_lin_stream(struct gpu_stream *s, const struct cu_lin *p);
 int cu_lin_tile(struct gpu_stream *s, const struct cu_lin *p);
+
+/* Bytes of a workspace for products of any shape. Zero before its first use; what has to be zero again, is after each. */
+size_t cu_lin_slab_bytes(const struct gpu_info *g);
 
 /* cu_lin_stream on the rows that cu_rows_norm(norm) would write, bit for bit, in one launch: every block norms them for itself.
  * p->x and p->ldx are not looked at, norm->y, ldy and y_scale are not written; CU_E4M3: the rows' scales take the place of

@@ -92,6 +92,7 @@ static struct cu_lin *linear(struct cu_be *b, uint32_t m, const struct be_weight
     l->w_scale = w->scale;
     l->x = w->type == CU_E4M3 ? a->q : a->x;
     l->x_scale = w->type == CU_E4M3 ? a->scale : NULL;
+    l->slabs = b->a.slabs;
     l->n = w->n_pad;
     l->n_out = w->n;
     l->k = l->ldx = w->ld;

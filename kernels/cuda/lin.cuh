@@ -82,7 +82,7 @@ struct lin_k {
     uint32_t parts;     /* that have any */
 };
 
-template <class T> PTX_FN lin_k lin_cut(const cu_lin &p)
+template <class T> __host__ PTX_FN lin_k lin_cut(const cu_lin &p)
 {
     lin_k k;
     k.row_bytes = p.k * T::BYTES;

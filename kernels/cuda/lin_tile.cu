@@ -7,13 +7,29 @@
  * a tile's first stages come in while the one before it is stored.
  *
  * Tiles are taken in bands of 8 token tiles, tokens fastest: the blocks that run at a time share their rows of W and x in L2.
- * Rejected: split k (needs workspace and a second pass), and larger tiles (no registers for the second set).
+ *
+ * Few tiles (4096 outputs of 32 tokens are 32) leave most of the GPU idle. Then a tile is cut where class L cuts k anyway: a
+ * block takes one part, leaves its chain in a slab of the workspace and counts itself in. The last one of a tile adds its slabs
+ * in the order of the parts, whoever came when, and stores the sums: the bits of the whole tile. It leaves the counter at zero,
+ * so a graph can be replayed. One workspace serves all linears of a stream: slabs and counters are touched behind ptx_pdl_wait
+ * alone, and a kernel is past that when the one in front of it, and with it every earlier one, has ended.
+ *
+ * Rejected: groups of parts for a block (the sum of a group is no prefix of the order: each part needs its slab all the same);
+ * adding the slabs in the kernel behind (every consumer would have to know); a cluster that adds through shared memory (sm_90
+ * alone); and larger tiles (no registers for the second set).
  */
 #include "lin.cuh"
 
+enum {
+    LIN_TILE_ROWS = 128,
+    LIN_SLAB_TOKENS = 64,  /* of the largest tile that is cut */
+    LIN_SLAB_TILES = 1024, /* the workspace: so many counters, then a slab for each part of each tile */
+    LIN_SLAB_FLOATS = LIN_TILE_ROWS * LIN_SLAB_TOKENS
+};
+
 template <int BT> struct lin_tile_shape {
     enum {
-        ROWS = 128,
+        ROWS = LIN_TILE_ROWS,
         TOKENS = BT,
         WARP_ROWS = 32,          /* 4 x 2 warps */
         WARP_TOKENS = BT / 2,
@@ -23,15 +39,19 @@ template <int BT> struct lin_tile_shape {
         STAGES = BT == 128 ? 4 : 5,
         STRIP_PITCH = WARP_ROWS + 4, /* floats: fragments are written without bank conflicts */
         STRIP = 8 * STRIP_PITCH,     /* sums of 8 tokens of one warp, on their way to y */
-        SMEM = STAGES * STAGE + LIN_WARPS * STRIP * 4,
+        FLAG = STAGES * STAGE + LIN_WARPS * STRIP * 4,
+        SMEM = FLAG + 16,
+        SLAB = ROWS * TOKENS, /* floats: a chain of all threads */
+        CUTS = BT <= LIN_SLAB_TOKENS, /* larger tiles have no registers for it, and are taken where there are many */
         BLOCKS_SM = BT == 32 ? 2 : 1,
         BAND = 8 /* token tiles */
     };
 };
 
-struct lin_tile_walk { /* the block's stages: all of k, tile after tile */
+struct lin_tile_walk { /* the block's stages, unit after unit: a unit is a tile and all of k, or one part of it */
     lin_k k;
-    uint32_t row_tiles, token_tiles, tiles, stride;
+    uint32_t row_tiles, token_tiles, units, stride;
+    uint32_t cut;        /* units of a tile: 1, or the parts of k */
     uint32_t row, chunk; /* what this thread copies: rows row + 32i */
     unsigned char *ring;
 };
@@ -40,15 +60,20 @@ struct lin_tile_place { /* the first output and the first token of a tile */
     uint32_t n, token;
 };
 
+struct lin_tile_span { /* stages */
+    uint32_t begin, end;
+};
+
 struct lin_tile_feed { /* a place in the walk */
-    uint32_t tile, stage, slot;
+    uint32_t unit, slot;
+    lin_tile_span stages; /* to come */
     lin_tile_place at;
 };
 
-template <int BT> PTX_FN lin_tile_place lin_tile_find(const lin_tile_walk &v, uint32_t tile)
+template <int BT> PTX_FN lin_tile_place lin_tile_find(const lin_tile_walk &v, uint32_t unit)
 {
     using S = lin_tile_shape<BT>;
-    const uint32_t band = tile / (v.row_tiles * S::BAND), first = band * S::BAND;
+    const uint32_t tile = S::CUTS ? unit / v.cut : unit, band = tile / (v.row_tiles * S::BAND), first = band * S::BAND;
     const uint32_t left = v.token_tiles - first, width = left < S::BAND ? left : (uint32_t)S::BAND;
     const uint32_t i = tile - band * v.row_tiles * S::BAND;
     return {i / width * S::ROWS, (first + i % width) * S::TOKENS};
@@ -70,32 +95,41 @@ PTX_FN void lin_tile_load(const lin_tile_walk &v, unsigned char *to, const void 
 template <class T, int BT> PTX_FN void lin_tile_load_w(const cu_lin &p, const lin_tile_walk &v, const lin_tile_feed &f)
 {
     using S = lin_tile_shape<BT>;
-    if (f.tile < v.tiles)
-        lin_tile_load<T, S::ROWS>(v, v.ring + f.slot * S::STAGE, p.w, f.at.n, p.n, v.k.row_bytes, f.stage);
+    if (f.unit < v.units)
+        lin_tile_load<T, S::ROWS>(v, v.ring + f.slot * S::STAGE, p.w, f.at.n, p.n, v.k.row_bytes, f.stages.begin);
 }
 
 template <class T, int BT> PTX_FN void lin_tile_load_x(const cu_lin &p, const lin_tile_walk &v, const lin_tile_feed &f)
 {
     using S = lin_tile_shape<BT>;
-    if (f.tile < v.tiles)
+    if (f.unit < v.units)
         lin_tile_load<T, S::TOKENS>(v, v.ring + f.slot * S::STAGE + S::ROWS * LIN_STAGE_ROW, p.x, f.at.token, p.m,
-                                    (size_t)p.ldx * T::BYTES, f.stage);
+                                    (size_t)p.ldx * T::BYTES, f.stages.begin);
+}
+
+/* The stages of a unit. */
+template <int BT> PTX_FN lin_tile_span lin_tile_stages(const lin_tile_walk &v, uint32_t unit)
+{
+    if (!lin_tile_shape<BT>::CUTS || v.cut == 1)
+        return {0, v.k.stages};
+    const uint32_t begin = unit % v.cut * v.k.per_part;
+    return {begin, begin + v.k.per_part < v.k.stages ? begin + v.k.per_part : v.k.stages};
 }
 
 template <int BT> PTX_FN lin_tile_feed lin_tile_begin(const lin_tile_walk &v, uint32_t first)
 {
-    return {first, 0, 0, lin_tile_find<BT>(v, first)};
+    return {first, 0, lin_tile_stages<BT>(v, first), lin_tile_find<BT>(v, first)};
 }
 
 template <int BT> PTX_FN void lin_tile_advance(const lin_tile_walk &v, lin_tile_feed &f)
 {
     f.slot = f.slot + 1 == lin_tile_shape<BT>::STAGES ? 0 : f.slot + 1;
-    if (++f.stage < v.k.stages)
+    if (++f.stages.begin < f.stages.end)
         return;
-    f.stage = 0;
-    f.tile += v.stride;
-    if (f.tile < v.tiles)
-        f.at = lin_tile_find<BT>(v, f.tile);
+    f.unit += v.stride;
+    f.stages = lin_tile_stages<BT>(v, f.unit);
+    if (f.unit < v.units)
+        f.at = lin_tile_find<BT>(v, f.unit);
 }
 
 /* 8 tokens from token0 on, as they lie in a strip: outputs n0 .. n0 + 31, a lane each. */
@@ -155,7 +189,50 @@ PTX_FN void lin_tile_finish(const cu_lin &p, const float (&total)[lin_tile_shape
     }
 }
 
-/* A block's share: tiles first, first + stride, .. of the linear p. Passes ptx_pdl_wait. */
+/* A part of a tile that is cut: its chain goes to its slab. The last part to come gets the sum of all, and true. */
+template <int BT>
+PTX_FN bool lin_tile_meet(const cu_lin &p, const lin_tile_walk &v, uint32_t unit,
+                          float (&total)[lin_tile_shape<BT>::RT][lin_tile_shape<BT>::NT][4], uint32_t *flag)
+{
+    using S = lin_tile_shape<BT>;
+    const uint32_t tile = unit / v.cut;
+    uint32_t *const counter = (uint32_t *)p.slabs + tile;
+    float *const slabs = (float *)p.slabs + LIN_SLAB_TILES + (size_t)tile * v.cut * S::SLAB + threadIdx.x;
+    float *const mine = slabs + unit % v.cut * S::SLAB;
+#pragma unroll
+    for (int r = 0; r < S::RT; r++)
+#pragma unroll
+        for (int n = 0; n < S::NT; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                mine[((r * S::NT + n) * 4 + i) * LIN_THREADS] = total[r][n][i];
+    ptx_fence_gpu();
+    ptx_syncthreads();
+    if (threadIdx.x == 0)
+        *flag = ptx_atomic_add(counter, 1u) + 1 == v.cut;
+    ptx_syncthreads();
+    if (*flag == 0)
+        return false;
+    ptx_fence_gpu();
+    lin_fill(total, -0.0f);
+#pragma unroll(128 / BT) /* 64 loads of a thread at a time */
+    for (uint32_t part = 0; part < v.cut; part++) {
+        float chain[S::RT][S::NT][4];
+#pragma unroll
+        for (int r = 0; r < S::RT; r++)
+#pragma unroll
+            for (int n = 0; n < S::NT; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    chain[r][n][i] = ptx_ld_cg(slabs + part * S::SLAB + ((r * S::NT + n) * 4 + i) * LIN_THREADS);
+        lin_add(total, chain);
+    }
+    if (threadIdx.x == 0)
+        *counter = 0;
+    return true;
+}
+
+/* A block's share: units first, first + stride, .. of the linear p. Passes ptx_pdl_wait. */
 template <class T, int BT> PTX_FN void lin_tile_work(const cu_lin &p, uint32_t first, uint32_t stride, unsigned char *smem)
 {
     using S = lin_tile_shape<BT>;
@@ -164,7 +241,8 @@ template <class T, int BT> PTX_FN void lin_tile_work(const cu_lin &p, uint32_t f
     v.k = lin_cut<T>(p);
     v.row_tiles = (p.n - 1) / S::ROWS + 1;
     v.token_tiles = (p.m - 1) / S::TOKENS + 1;
-    v.tiles = v.row_tiles * v.token_tiles;
+    v.cut = S::CUTS && p.slabs ? v.k.parts : 1;
+    v.units = v.row_tiles * v.token_tiles * v.cut;
     v.stride = stride;
     v.row = threadIdx.x / 8;
     v.chunk = threadIdx.x % 8;
@@ -187,11 +265,12 @@ template <class T, int BT> PTX_FN void lin_tile_work(const cu_lin &p, uint32_t f
     }
 
     uint32_t slot = 0;
-    for (uint32_t tile = first; tile < v.tiles; tile += stride) {
+    for (uint32_t unit = first; unit < v.units; unit += stride) {
+        const lin_tile_span span = lin_tile_stages<BT>(v, unit);
         float total[S::RT][S::NT][4], chain[S::RT][S::NT][4];
         lin_fill(total, -0.0f); /* what changes nothing that is added to it */
-        for (uint32_t begin = 0; begin < v.k.stages; begin += v.k.per_part) {
-            const uint32_t end = begin + v.k.per_part < v.k.stages ? begin + v.k.per_part : v.k.stages;
+        for (uint32_t begin = span.begin; begin < span.end; begin += v.k.per_part) {
+            const uint32_t end = begin + v.k.per_part < span.end ? begin + v.k.per_part : span.end;
             lin_fill(chain, 0.0f);
             for (uint32_t stage = begin; stage < end; stage++) {
                 ptx_cp_wait<S::STAGES - 2>();
@@ -206,7 +285,9 @@ template <class T, int BT> PTX_FN void lin_tile_work(const cu_lin &p, uint32_t f
             }
             lin_add(total, chain);
         }
-        const lin_tile_place at = lin_tile_find<BT>(v, tile);
+        if (S::CUTS && v.cut > 1 && !lin_tile_meet<BT>(p, v, unit, total, (uint32_t *)(smem + S::FLAG)))
+            continue;
+        const lin_tile_place at = lin_tile_find<BT>(v, unit);
         lin_tile_finish<BT>(p, total, strip, at.n + warp_row, at.token + warp_token);
     }
 }
@@ -218,25 +299,47 @@ PTX_KERNEL(LIN_THREADS, (lin_tile_shape<BT>::BLOCKS_SM)) lin_tile(PTX_PARAM(cu_l
     lin_tile_work<T, BT>(p, blockIdx.x, gridDim.x, smem);
 }
 
+static uint64_t lin_tile_count(const struct cu_lin *p, uint32_t tokens)
+{
+    return (uint64_t)((p->n - 1) / LIN_TILE_ROWS + 1) * ((p->m - 1) / tokens + 1);
+}
+
+/* Tiles are cut when there are fewer than this: by then a tenth of the SMs has none. */
+static uint32_t lin_tile_enough(const struct gpu_info *g)
+{
+    const uint32_t tiles = (g->sms * 9 + 9) / 10;
+    return tiles < LIN_SLAB_TILES ? tiles : (uint32_t)LIN_SLAB_TILES;
+}
+
 template <class T, int BT> static int lin_tile_launch(struct gpu_stream *s, const struct cu_lin *p)
 {
     using S = lin_tile_shape<BT>;
     const struct gpu_info *g = gpu_info(gpu_stream_gpu(s));
-    const uint64_t tiles = (uint64_t)((p->n - 1) / S::ROWS + 1) * ((p->m - 1) / S::TOKENS + 1);
+    const uint64_t tiles = lin_tile_count(p, BT);
     if (S::SMEM > g->smem_block || tiles > UINT32_MAX / 2)
         return ST_EINVAL;
-    const dim3 grid = lin_grid(g, (uint32_t)tiles, S::SMEM, S::BLOCKS_SM);
-    return gpu_launch<cu_lin>(s, "lin_tile", lin_tile<T, BT>, grid, LIN_THREADS, S::SMEM, true, *p);
+    struct cu_lin lin = *p;
+    if (!S::CUTS || tiles >= lin_tile_enough(g))
+        lin.slabs = NULL;
+    const uint32_t units = (uint32_t)tiles * (lin.slabs ? lin_cut<T>(lin).parts : 1);
+    const dim3 grid = lin_grid(g, units, S::SMEM, S::BLOCKS_SM);
+    return gpu_launch<cu_lin>(s, "lin_tile", lin_tile<T, BT>, grid, LIN_THREADS, S::SMEM, true, lin);
 }
 
-/* Tokens per tile: no more than there are, and few enough that every SM has a tile: then more of the rows come from L2 twice. */
+/* Tokens per tile: no more than there are, and few enough that every SM has a tile, though then more of the rows come from L2
+ * twice: not as few where the tile may be cut instead. */
 static uint32_t lin_tile_tokens(const struct gpu_info *g, const struct cu_lin *p)
 {
-    const uint64_t row_tiles = (p->n - 1) / lin_tile_shape<32>::ROWS + 1;
+    const uint32_t least = p->slabs ? (uint32_t)LIN_SLAB_TOKENS : 32;
     uint32_t tokens = p->m <= 32 ? 32 : p->m <= 64 ? 64 : 128;
-    while (tokens > 32 && row_tiles * ((p->m - 1) / tokens + 1) < g->sms)
+    while (tokens > least && lin_tile_count(p, tokens) < g->sms)
         tokens /= 2;
     return tokens;
+}
+
+extern "C" size_t cu_lin_slab_bytes(const struct gpu_info *g)
+{
+    return (LIN_SLAB_TILES + (size_t)lin_tile_enough(g) * LIN_PARTS * LIN_SLAB_FLOATS) * sizeof(float);
 }
 
 template <class T> static int lin_tile_pick(struct gpu_stream *s, const struct cu_lin *p)

@@ -188,6 +188,98 @@ static void test_blocks_walk_over_tiles(void **)
     }
 }
 
+/* ---- tiles cut along k -------------------------------------------------------------------------------------------------- */
+
+static uint32_t parts_of(const struct cu_lin *p)
+{
+    const uint32_t stages = (p->k * cu_type_bytes((enum cu_type)p->wt) + 127) / 128, per_part = (stages + 7) / 8;
+    return (stages + per_part - 1) / per_part;
+}
+
+/* Few enough tiles for the emulated GPU's 4 SMs: fewer than 4 of 32 tokens, or of 64. */
+static struct shape narrow_shape(uint32_t t, uint32_t o, uint64_t *r, uint32_t *tiles)
+{
+    const uint32_t token_tiles = 1 + below(r, 3), row_tiles = 1 + below(r, 3 / token_tiles), k = 64 * (1 + below(r, 24));
+    const uint32_t m = token_tiles == 1 ? 1 + below(r, 64) : 64 * (token_tiles - 1) + 1 + below(r, 64);
+    *tiles = token_tiles * row_tiles;
+    return {types[t], outputs[o].yt, outputs[o].epilogue, m, 128 * row_tiles - 16 * below(r, 8), k};
+}
+
+/* The same bits from a cut tile, a whole one and lin_stream, and again from the workspace that others have used. */
+static void test_cut_tiles(void **)
+{
+    const uint32_t room = 4 * (gpu_info(gpu)->cc >= 90 ? 2 : 1);
+    void *slabs = gpu_alloc(gpu, cu_lin_slab_bytes(gpu_info(gpu)));
+    assert_non_null(slabs);
+    for (uint64_t seed = 7000; seed < 7000 + 2 * COUNT(types) * COUNT(outputs); seed++) {
+        uint64_t r = seed;
+        uint32_t tiles;
+        const uint32_t i = (uint32_t)(seed - 7000);
+        const struct shape s = narrow_shape(i % COUNT(types), i / COUNT(types) % COUNT(outputs), &r, &tiles);
+        struct lin_case c;
+        case_make(&c, &s, seed);
+        run(cu_lin_tile, &c.p);
+        c.p.slabs = slabs;
+        const unsigned char *want = (const unsigned char *)c.p.y;
+        const uint32_t units = tiles * parts_of(&c.p), blocks = s.m > 32 ? 4 : room;
+        same_rows(&c, cu_lin_tile, "lin_tile, cut", want, 0, s.m);
+        assert_int_equal(gridDim.x, units < blocks ? units : blocks);
+        same_rows(&c, cu_lin_tile, "lin_tile, cut", want, below(&r, s.m), 1);
+        same_rows(&c, cu_lin_stream, "lin_stream", want, 0, s.m < 16 ? s.m : 16);
+        case_free(&c);
+    }
+    gpu_free(gpu, slabs);
+}
+
+/* As many tiles as SMs: not cut, and not halved to 32 tokens. */
+static void test_enough_tiles(void **)
+{
+    static const struct shape shapes[] = {{CU_BF16, CU_F32, CU_STORE, 32, 512, 1024},
+                                          {CU_F16, CU_F16, CU_SWIGLU, 128, 256, 1024}};
+    void *slabs = gpu_alloc(gpu, cu_lin_slab_bytes(gpu_info(gpu)));
+    assert_non_null(slabs);
+    for (uint32_t i = 0; i < COUNT(shapes); i++) {
+        struct lin_case c;
+        case_make(&c, &shapes[i], 7500 + i);
+        c.p.slabs = slabs;
+        run(cu_lin_tile, &c.p);
+        assert_int_equal(gridDim.x, 4);
+        check(&c, "lin_tile");
+        case_free(&c);
+    }
+    gpu_free(gpu, slabs);
+}
+
+/* Two linears of one graph share a workspace; each replay finds its counters at zero. */
+static void test_cut_tiles_in_a_graph(void **)
+{
+    static const struct shape shapes[] = {{CU_BF16, CU_F32, CU_STORE, 20, 384, 640},
+                                          {CU_E4M3, CU_BF16, CU_SWIGLU, 40, 128, 1600}};
+    void *slabs = gpu_alloc(gpu, cu_lin_slab_bytes(gpu_info(gpu)));
+    struct gpu_graph *graph;
+    struct lin_case c[2];
+    assert_non_null(slabs);
+    assert_int_equal(gpu_capture_begin(stream), ST_OK);
+    for (uint32_t i = 0; i < 2; i++) {
+        case_make(&c[i], &shapes[i], 7600 + i);
+        c[i].p.slabs = slabs;
+        assert_int_equal(cu_lin_tile(stream, &c[i].p), ST_OK);
+    }
+    assert_int_equal(gpu_capture_end(stream, &graph), ST_OK);
+    for (int turn = 0; turn < 3; turn++) {
+        for (uint32_t i = 0; i < 2; i++)
+            memcpy(c[i].p.y, c[i].before, c[i].y_bytes);
+        assert_int_equal(gpu_graph_launch(graph, stream), ST_OK);
+        assert_int_equal(gpu_stream_sync(stream), ST_OK);
+        for (uint32_t i = 0; i < 2; i++)
+            check(&c[i], "lin_tile in a graph");
+    }
+    for (uint32_t i = 0; i < 2; i++)
+        case_free(&c[i]);
+    gpu_graph_destroy(graph);
+    gpu_free(gpu, slabs);
+}
+
 static void test_refusals(void **)
 {
     const struct shape s = {CU_BF16, CU_F32, CU_STORE, 16, 32, 64};
@@ -242,10 +334,14 @@ int main(void)
         cmocka_unit_test(test_random_shapes),
         cmocka_unit_test(test_same_bits_whatever_the_batch),
         cmocka_unit_test(test_blocks_walk_over_tiles),
+        cmocka_unit_test(test_cut_tiles),
+        cmocka_unit_test(test_enough_tiles),
+        cmocka_unit_test(test_cut_tiles_in_a_graph),
         cmocka_unit_test(test_refusals),
     };
     const struct CMUnitTest a100[] = {
         cmocka_unit_test(test_a100),
+        cmocka_unit_test(test_cut_tiles),
     };
     return cmocka_run_group_tests(tests, setup, teardown) + cmocka_run_group_tests(a100, setup_a100, teardown);
 }
