@@ -23,10 +23,10 @@ static const struct shape {
     {"135M", "head", 49152, 576, CU_STORE, CU_F32},
 };
 
-static const uint32_t row_counts[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048};
+static const uint32_t row_counts[] = {1, 2, 4, 8, 16, 17, 32, 64, 128, 256, 512, 2048};
 
-enum path { STREAM, TILE, LIBRARY, NORM_STREAM, STREAM_NORM, PATHS };
-static const char *const path_names[] = {"stream", "tile", "cublaslt", "norm+stream", "norm_inside"};
+enum path { STREAM, TILE, TILE_CUT, LIBRARY, NORM_STREAM, STREAM_NORM, PATHS };
+static const char *const path_names[] = {"stream", "tile", "tile_cut", "cublaslt", "norm+stream", "norm_inside"};
 
 struct linears {
     struct rig *r;
@@ -34,6 +34,7 @@ struct linears {
     float *scales;              /* [N_MAX] */
     float *x_scales;            /* [M_MAX] */
     float *residual, *gain;     /* [CU_LIN_NORM_ROWS][K_MAX], [K_MAX]: what a norm reads */
+    void *slabs;                /* of TILE_CUT */
     struct cu_lin p;
     size_t w_bytes;
     enum path path;
@@ -63,8 +64,11 @@ static int run_path(struct linears *l, struct gpu_stream *s, const struct cu_lin
         return run_normed(l, s, p);
     if (l->path == STREAM)
         return cu_lin_stream(s, p);
-    if (l->path == TILE)
-        return cu_lin_tile(s, p);
+    if (l->path == TILE || l->path == TILE_CUT) {
+        struct cu_lin tile = *p;
+        tile.slabs = l->path == TILE_CUT ? l->slabs : NULL;
+        return cu_lin_tile(s, &tile);
+    }
     if (l->r->lt == NULL)
         return ST_EUNSUP;
     if (p->epilogue != CU_SWIGLU)
@@ -143,6 +147,13 @@ static int one_row(struct linears *l, const struct shape *s, enum cu_type t, uin
     return rc;
 }
 
+/* Shapes of fewer tiles of 128 rows and 32 or 64 tokens than SMs: the others run the same with and without slabs. */
+static bool narrow(const struct linears *l, const struct shape *s, uint32_t m)
+{
+    uint32_t tokens = m <= 32 ? 32 : 64;
+    return m > CU_STREAM_ROWS && ((s->n - 1) / 128 + 1) * ((m - 1) / tokens + 1) < gpu_info(l->r->gpu)->sms;
+}
+
 static int all_rows(struct linears *l, enum cu_type t)
 {
     int rc = ST_OK;
@@ -151,6 +162,8 @@ static int all_rows(struct linears *l, enum cu_type t)
             for (int path = 0; path < PATHS && rc == ST_OK; path++) {
                 uint32_t m = row_counts[j];
                 if ((path == STREAM && m > CU_STREAM_ROWS) || (path == LIBRARY && m < CU_STREAM_ROWS))
+                    continue;
+                if (path == TILE_CUT && !narrow(l, &shapes[i], m))
                     continue;
                 if (path >= NORM_STREAM && (m > CU_LIN_NORM_ROWS || shapes[i].epilogue == CU_ADD))
                     continue;
@@ -174,7 +187,8 @@ static int begin(struct linears *l, struct rig *r, size_t pool)
     l->x_scales = gpu_alloc(r->gpu, M_MAX * 4);
     l->residual = gpu_alloc(r->gpu, CU_LIN_NORM_ROWS * K_MAX * 4);
     l->gain = gpu_alloc(r->gpu, K_MAX * 4);
-    if (!l->pool || !l->x || !l->y || !l->gu || !l->scales || !l->x_scales || !l->residual || !l->gain)
+    l->slabs = gpu_alloc(r->gpu, cu_lin_slab_bytes(gpu_info(r->gpu)));
+    if (!l->pool || !l->x || !l->y || !l->gu || !l->scales || !l->x_scales || !l->residual || !l->gain || !l->slabs)
         return ST_ENOMEM;
     int rc = rig_fill(r, l->scales, N_MAX * 4, CU_F32, 1.0f / 64);
     if (rc == ST_OK)
@@ -194,6 +208,7 @@ static void end(struct linears *l)
     gpu_free(l->r->gpu, l->x_scales);
     gpu_free(l->r->gpu, l->residual);
     gpu_free(l->r->gpu, l->gain);
+    gpu_free(l->r->gpu, l->slabs);
 }
 
 int linears_bench(struct rig *r)
