@@ -39,9 +39,11 @@ EQUIVALENT = {
     ("attn_rows128.cu", "one round more", r"tile < range\.tile_end"): "no row sees a tile behind the range: only time is lost",
     ("lin_tile.cu", "one round more", r"tile < v\.tiles"): "a tile beyond the matrix loads zeros and stores nothing",
     ("attn.cuh", "without the last round", r"st\.l\[i\]|attn_zero\(st\.o\).* i < 4"): "the columns of l are equal: l[3] is never read",
+    ("attn_io.cuh", "one round more", r"base < n;"): "what lies beyond n is looked at by none of its values: only time is lost",
     ("attn_io.cuh", "no zero fill", r"kv\.scale_offset"): "any exponent is finite, and the weights there are 0",
     ("attn_io.cuh", "drop ptx_syncthreads", r"ptx_fence_gpu\(\); ptx_syncthreads\(\);$"):
         "orders records for other blocks, and here blocks run one after another",
+    ("lin_tile.cu", "drop ptx_syncthreads", r"ptx_fence_gpu\(\); ptx_syncthreads\(\);$"): "the same, of slabs",
 }
 
 
@@ -124,18 +126,20 @@ def family_of(path):
     return re.split(r"[_.]", os.path.basename(path))[0]
 
 
-def sources_of(path):
-    """The .cu files that a change of `path` reaches."""
-    if path.endswith(".cu"):
-        return [path]
+def reached_by(path):
+    """The names of the files of kernels/cuda that a change of `path` reaches."""
     reached, queue = set(), [os.path.basename(path)]
     while queue:
         name = queue.pop()
+        reached.add(name)
         for user in glob.glob(os.path.join(KERNELS, "*.cu*")):
-            if user not in reached and f'#include "{name}"' in open(user, encoding="utf-8").read():
-                reached.add(user)
+            if os.path.basename(user) not in reached and f'#include "{name}"' in open(user, encoding="utf-8").read():
                 queue.append(os.path.basename(user))
-    return sorted(p for p in reached if p.endswith(".cu"))
+    return reached
+
+
+def sources_of(path):
+    return sorted(os.path.join(KERNELS, name) for name in reached_by(path) if name.endswith(".cu"))
 
 
 def tests_of(build, sources):
@@ -149,9 +153,29 @@ def tests_of(build, sources):
     return tests
 
 
-def link(build, test, objects, out):
+def compile_cc(source, out, flags):
+    """'' or the compiler's first complaint."""
+    r = subprocess.run(["c++", *FLAGS, *flags, "-x", "c++", "-c", source, "-o", out], capture_output=True, text=True)
+    return r.stderr.strip().split("\n")[0] if r.returncode else ""
+
+
+def compile_test(build, test, names, work):
+    """The object of a test that includes one of `names`, made anew; None: it includes none."""
+    source = os.path.join(ROOT, "tests", "simt", test + ".cc")
+    if not any(f'#include "{name}"' in open(source, encoding="utf-8").read() for name in names):
+        return None
+    made = open(os.path.join(build, "CMakeFiles", test + ".dir", "flags.make"), encoding="utf-8").read()
+    flags = [w for name in ("DEFINES", "INCLUDES") for w in shlex.split(re.search(rf"CXX_{name} =(.*)", made).group(1))]
+    out = os.path.join(work, test + ".o")
+    said = compile_cc(source, out, [f"-I{work}", *flags])
+    return out if not said else sys.exit(f"{test}: {said}")
+
+
+def link(build, test, objects, test_object, out):
     words = shlex.split(open(os.path.join(build, "CMakeFiles", test + ".dir", "link.txt"), encoding="utf-8").read())
     words[words.index("-o") + 1] = out
+    if test_object:
+        words[next(i for i, w in enumerate(words) if w.endswith(test + ".cc.o"))] = test_object
     first = next(i for i, w in enumerate(words) if w.endswith(".a"))
     return subprocess.run(words[:first] + objects + words[first:], cwd=build, capture_output=True, text=True)
 
@@ -195,18 +219,15 @@ def try_mutant(build, mutant):
         with open(os.path.join(work, os.path.basename(mutant.path)), "w", encoding="utf-8") as f:
             f.write(mutant.text)
         objects, sources = [], sources_of(mutant.path)
+        include = [f"-I{d}" for d in (work, *(os.path.join(ROOT, d) for d in ("kernels", "base", "tests/simt")))]
         for source in sources:
-            out = os.path.join(work, os.path.basename(source) + ".o")
-            include = [f"-I{d}" for d in (work, os.path.join(ROOT, "kernels"), os.path.join(ROOT, "base"),
-                                          os.path.join(ROOT, "tests", "simt"))]
-            compiler = ["c++", *FLAGS, *include, "-x", "c++", "-c", os.path.join(work, os.path.basename(source)), "-o", out]
-            r = subprocess.run(compiler, capture_output=True, text=True)
-            if r.returncode:
-                return "compiler", r.stderr.strip().split("\n")[0]
-            objects.append(out)
+            objects.append(os.path.join(work, os.path.basename(source) + ".o"))
+            said = compile_cc(os.path.join(work, os.path.basename(source)), objects[-1], include)
+            if said:
+                return "compiler", said
         for test in tests_of(build, sources):
             program = os.path.join(work, test)
-            r = link(build, test, objects, program)
+            r = link(build, test, objects, compile_test(build, test, reached_by(mutant.path), work), program)
             if r.returncode:
                 return "broken", r.stderr.strip()[-300:]
             seen = run(program, LIMIT_S)
