@@ -24,6 +24,8 @@ enum {
     API_BIAS_MAX = 1024,       /* logit_bias entries */
     API_NAME_BYTES_MAX = 256,  /* model, user, names */
     API_HINT_BYTES_MAX = 128,  /* nvext.agent_hints.prefix_id */
+    API_STRICT_MAX = 3,        /* nvext.agent_hints.strict_priority */
+    API_IAT_MS_MAX = 600000,   /* nvext.agent_hints.iat */
     API_SALT_BYTES_MAX = 1024, /* cache_salt */
     API_TOP_LOGPROBS_MAX = 20,
     API_TOKEN_MAX = 0x7ffffffe,

@@ -281,42 +281,7 @@ static int parse_stream(struct api_request *r, const cJSON *o, struct err *e)
     return under(e, "stream_options", json_opt_bool(options, "include_usage", &r->include_usage, e));
 }
 
-static int clamped_int(const cJSON *obj, const char *name, int64_t least, int64_t most, int64_t *out,
-                       struct err *e)
-{
-    int st = json_opt_int(obj, name, INT64_MIN, INT64_MAX, out, e);
-    if (!st)
-        *out = *out < least ? least : *out > most ? most : *out;
-    return st;
-}
-
-/* Hints are advice: out of range is clamped, only a wrong type is refused. */
-static int parse_hints(struct api_hints *h, const cJSON *hints, struct err *e)
-{
-    int64_t priority = 0, strict = 0, osl = 0;
-    if (!cJSON_IsObject(hints))
-        return err_set(e, ST_EINVAL, "nvext.agent_hints: expected an object");
-    int st = clamped_int(hints, "priority", INT32_MIN, INT32_MAX, &priority, e);
-    if (!st)
-        st = clamped_int(hints, "strict_priority", 0, INT32_MAX, &strict, e);
-    if (!st)
-        st = clamped_int(hints, "osl", 0, INT32_MAX, &osl, e);
-    if (!st)
-        st = clamped_int(hints, "iat", 0, 600000, &h->iat_ms, e);
-    if (!st)
-        st = json_opt_num(hints, "latency_sensitivity", -HUGE_VAL, HUGE_VAL, &h->latency_sensitivity, e);
-    if (!st)
-        st = json_opt_bool(hints, "speculative_prefill", &h->speculative_prefill, e);
-    if (!st)
-        st = opt_name(hints, "prefix_id", API_HINT_BYTES_MAX, &h->prefix_id, e);
-    h->latency_sensitivity = fmin(fmax(h->latency_sensitivity, 0), 1);
-    h->priority = (int32_t)priority;
-    h->strict_priority = (int32_t)strict;
-    h->osl = (int32_t)osl;
-    return under(e, "nvext.agent_hints", st);
-}
-
-static int parse_extensions(struct api_request *r, const cJSON *o, struct err *e)
+static int parse_extensions(struct api_request *r, const cJSON *o, uint32_t priority_max, struct err *e)
 {
     struct str salt = {0};
     int st = opt_name(o, "cache_salt", API_SALT_BYTES_MAX, &salt, e);
@@ -329,8 +294,10 @@ static int parse_extensions(struct api_request *r, const cJSON *o, struct err *e
             if (v->string && strncmp(v->string, "guided_", 7) == 0 && !cJSON_IsNull(v))
                 st = err_set(e, ST_EUNSUP, "nvext.%.64s: not supported yet", v->string);
         const cJSON *hints = present(nvext, "agent_hints");
-        if (!st && hints)
-            st = parse_hints(&r->hints, hints, e);
+        if (!st && hints && !cJSON_IsObject(hints))
+            st = err_set(e, ST_EINVAL, "nvext.agent_hints: expected an object");
+        else if (!st && hints)
+            st = under(e, "nvext.agent_hints", api_hints_parse(&r->hints, hints, priority_max, e));
     }
     if (!st && salt.n)
         hash_once(salt.p, salt.n, r->cache_salt);
@@ -442,7 +409,7 @@ int api_parse(struct api_request *r, enum api_endpoint endpoint, struct str body
         return err_set(e, ST_EINVAL, "request: expected a JSON object");
     if (count(o, API_FIELDS_MAX) > API_FIELDS_MAX)
         return err_set(e, ST_EINVAL, "request: more than %d fields", API_FIELDS_MAX);
-    r->hints.latency_sensitivity = 0.5;
+    api_hints_init(&r->hints);
     st = opt_name(o, "model", API_NAME_BYTES_MAX, &r->model, e);
     if (!st)
         st = opt_name(o, "user", API_NAME_BYTES_MAX, &r->user, e);
@@ -466,7 +433,7 @@ int api_parse(struct api_request *r, enum api_endpoint endpoint, struct str body
     if (!st)
         st = parse_stream(r, o, e);
     if (!st)
-        st = parse_extensions(r, o, e);
+        st = parse_extensions(r, o, ctx->priority_max, e);
     return st;
 }
 

@@ -14,6 +14,7 @@
 #ifndef STATOR_API_PARSE_H
 #define STATOR_API_PARSE_H
 
+#include "api_hints.h"
 #include "api_limits.h"
 #include "buf.h"
 #include "hash.h"
@@ -42,6 +43,7 @@ struct api_bias {
 struct api_context {
     uint32_t vocab_size;          /* logit_bias and stop_token_ids are checked against it */
     bool keep_developer;          /* the template knows the role "developer"; otherwise it becomes "system" */
+    uint32_t priority_max;        /* hints: |priority| at most; 0 = any */
     struct api_sampling defaults; /* for fields that the request leaves out */
 };
 
@@ -49,15 +51,6 @@ struct api_prompt {
     struct str text;    /* when ids is NULL */
     const int32_t *ids; /* [n_ids] or NULL */
     uint32_t n_ids;
-};
-
-struct api_hints {
-    int32_t priority, strict_priority;
-    int32_t osl; /* 0 = unknown */
-    int64_t iat_ms;
-    double latency_sensitivity;
-    bool speculative_prefill;
-    struct str prefix_id;
 };
 
 struct api_request {
