@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum type { STRING, SECRET, NUMBER, SIZE, FRACTION, FLAG, CHOICE };
+enum type { STRING, SECRET, NUMBER, SIZE, FRACTION, FLAG, CHOICE, STEPS };
 
 struct setting {
     const char *name; /* without dashes */
@@ -43,10 +43,27 @@ static const struct setting table[] = {
     {"max-num-batched-tokens", SIZE, AT(max_num_batched_tokens), "0", 0, 65536, "tokens",
      "token budget of one step, 16 at least; 0: 512 on a CPU, 2048 on a GPU"},
     {"max-queue", NUMBER, AT(max_queue), "1024", 0, 65536, "", "requests that may wait; more get 429"},
+    {"enable-priority-scheduling", FLAG, AT(enable_priority_scheduling), NULL, 0, 0, "",
+     "let requests' hints order the queue, and higher ones take the place of lower ones"},
+    {"priority-classes", STEPS, AT(priority_classes), "0,5,10", 0, 1000, "N,N,N",
+     "lowest priority of the classes normal, elevated and high; what is below is background"},
+    {"priority-clamp", NUMBER, AT(priority_clamp), "100", 1, 1000, "", "priorities count up to this, and down to its negative"},
+    {"aging-ms-per-point", NUMBER, AT(aging_ms_per_point), "30000", 1, 86400000, "ms",
+     "waiting that weighs as much as one point of priority"},
+    {"max-step-ms", NUMBER, AT(max_step_ms), "0", 0, 60000, "ms",
+     "a step with prompts aims to end within this; 0: with priorities 250 on a CPU and 15 on a GPU, without none and 50"},
+    {"batch-wait-ms", NUMBER, AT(batch_wait_ms), "50", 0, 10000, "ms",
+     "a request of latency_sensitivity 0 may wait this long for company; 0: it does not"},
+    {"slo-ttft-ms", NUMBER, AT(slo_ttft_ms), "0", 0, 86400000, "ms",
+     "target for the first token, for the metrics of goodput; 0: none"},
+    {"slo-itl-ms", NUMBER, AT(slo_itl_ms), "0", 0, 86400000, "ms",
+     "target for 95 % of the gaps between tokens of a request; 0: none"},
     {"block-size", NUMBER, AT(block_size), "16", 16, 1024, "tokens",
      "positions of a KV block, a multiple of 16"},
     {"kv-bytes", SIZE, AT(kv_bytes), "0", 0, UINT64_C(1) << 50, "bytes",
      "KV cache; 0: half of the memory that is free, at most 4G; on a GPU all that is left of its share"},
+    {"host-kv-bytes", SIZE, AT(host_kv_bytes), "0", 0, UINT64_C(1) << 50, "bytes",
+     "host memory that keeps KV blocks which the KV cache has no room for; 0: none"},
     {"kv-dtype", CHOICE, AT(kv_dtype), "auto", 0, 0, "auto|f16|bf16|f32|fp8",
      "element type of the KV cache; auto: f16 on a CPU, the type of --dtype on a GPU; f32: CPU, fp8: GPU"},
     {"no-prefix-caching", FLAG, AT(no_prefix_caching), NULL, 0, 0, "",
@@ -120,6 +137,27 @@ static bool parse_number(const char *text, bool size, uint64_t *out)
     return *text == 0;
 }
 
+/* Whole numbers, each above the one before it, separated by commas. */
+static bool parse_steps(const char *text, const struct setting *s, uint32_t out[CONFIG_STEPS])
+{
+    uint64_t least = s->min;
+    for (int i = 0; i < CONFIG_STEPS; i++) {
+        char one[16];
+        size_t n = strcspn(text, ",");
+        uint64_t v;
+        if (n >= sizeof one || (text[n] == ',') != (i + 1 < CONFIG_STEPS))
+            return false;
+        memcpy(one, text, n);
+        one[n] = 0;
+        if (!parse_number(one, false, &v) || v < least || v > s->max)
+            return false;
+        out[i] = (uint32_t)v;
+        least = v + 1;
+        text += n + 1;
+    }
+    return true;
+}
+
 static const char *find_choice(const char *choices, const char *value, size_t n)
 {
     for (const char *at = choices; *at;) {
@@ -173,6 +211,11 @@ static int set(struct config *c, const struct setting *s, const char *from, cons
         *(double *)field(c, s) = v;
         return ST_OK;
     }
+    case STEPS:
+        if (!parse_steps(value, s, field(c, s)))
+            return err_set(e, ST_EINVAL, "%s: '%s' is not %d ascending whole numbers within %llu..%llu, as %s", from, value,
+                           CONFIG_STEPS, (unsigned long long)s->min, (unsigned long long)s->max, s->initial);
+        return ST_OK;
     case NUMBER:
     case SIZE: {
         uint64_t v;
@@ -262,6 +305,8 @@ int config_load(struct config *c, int argc, char **argv, char **environ_, struct
     if (!st && c->block_size % 16)
         st = err_set(e, ST_EINVAL, "--block-size: %llu is not a multiple of 16",
                      (unsigned long long)c->block_size);
+    if (!st && c->host_kv_bytes && c->no_prefix_caching)
+        st = err_set(e, ST_EINVAL, "--host-kv-bytes: keeps what is reused, and --no-prefix-caching reuses nothing");
     return st;
 }
 
@@ -309,8 +354,15 @@ static bool is_default(struct config *c, const struct setting *s)
         return *(double *)field(c, s) == *(double *)field(&d, s);
     if (s->type == NUMBER || s->type == SIZE)
         return *(uint64_t *)field(c, s) == *(uint64_t *)field(&d, s);
+    if (s->type == STEPS)
+        return memcmp(field(c, s), field(&d, s), sizeof c->priority_classes) == 0;
     const char *a = *(const char **)field(c, s), *b = *(const char **)field(&d, s);
     return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static void log_steps(const char *name, const uint32_t v[CONFIG_STEPS])
+{
+    log_info("config", "%s=%u,%u,%u", name, v[0], v[1], v[2]);
 }
 
 void config_log(const struct config *given)
@@ -328,6 +380,8 @@ void config_log(const struct config *given)
             log_info("config", "%s=%g", s->name, *(double *)field(&c, s));
         else if (s->type == NUMBER || s->type == SIZE)
             log_info("config", "%s=%llu", s->name, (unsigned long long)*(uint64_t *)field(&c, s));
+        else if (s->type == STEPS)
+            log_steps(s->name, field(&c, s));
         else
             log_info("config", "%s=%s", s->name, *(const char **)field(&c, s));
     }

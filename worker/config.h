@@ -17,15 +17,19 @@
 #include <stdint.h>
 #include <stdio.h>
 
+enum { CONFIG_STEPS = 3 }; /* numbers of a setting that is a list of thresholds */
+
 struct config {
     const char *model, *served_model_name, *chat_template;
     const char *host, *api_key, *api_key_file;
     const char *device, *dtype, *quantization, *load_format, *cache_dir, *cpu_isa, *cpu_math, *kv_dtype, *log_level;
     uint64_t port, context_length, max_num_seqs, max_num_batched_tokens, max_queue, block_size, kv_bytes,
-        threads;
+        host_kv_bytes, threads;
+    uint64_t priority_clamp, aging_ms_per_point, max_step_ms, batch_wait_ms, slo_ttft_ms, slo_itl_ms;
+    uint32_t priority_classes[CONFIG_STEPS];
     uint64_t max_body_bytes, max_connections, sse_keepalive_ms, client_timeout_s, drain_timeout_s;
     double gpu_memory_utilization;
-    bool allow_public, no_prefix_caching, deterministic, no_cuda_graphs, help, version, help_markdown;
+    bool allow_public, no_prefix_caching, deterministic, no_cuda_graphs, enable_priority_scheduling, help, version, help_markdown;
 };
 
 /* Flags win over STATOR_* variables, which win over defaults. */

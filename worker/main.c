@@ -28,6 +28,8 @@
 
 extern char **environ;
 
+_Static_assert((int)CONFIG_STEPS == (int)ENGINE_CLASSES - 1, "one threshold for each class above the lowest");
+
 enum { API_KEYS_MAX = 1024, NAMES_MAX = 2 };
 
 struct worker {
@@ -36,6 +38,7 @@ struct worker {
     struct model *model;
     struct bundle bundle;
     struct sizing sizing;
+    uint32_t n_host_blocks;
     uint32_t max_num_seqs, max_num_batched_tokens; /* as configured, or the device's default */
     struct engine *engine;
     struct http *http;
@@ -158,11 +161,15 @@ static int choose_sizes(struct worker *w, struct err *e)
     if (in.block_bytes == 0)
         return err_set(e, ST_EUNSUP, "%s: the %s backend has no KV layout for %u heads of %u in %s", info->file,
                        w->be->ops->name, info->n_kv_heads, info->head_dim, be_type_name(kv_type(w)));
+    uint64_t host = sizing_memory_available();
+    int st = sizing_host_blocks(&w->n_host_blocks, c->host_kv_bytes, in.block_bytes, host, e);
+    if (st)
+        return st;
     if (!in.device) {
-        in.memory_available = sizing_memory_available();
+        in.memory_available = host - c->host_kv_bytes;
         in.weight_bytes = info->tensor_bytes;
     } else {
-        int st = device_memory(w, &in.memory_available, e);
+        st = device_memory(w, &in.memory_available, e);
         if (st)
             return st;
     }
@@ -266,6 +273,32 @@ static void add_eog(struct worker *w, int32_t id)
         w->eog[w->n_eog++] = id;
 }
 
+/* Without priorities a step is long enough to keep a GPU busy, and no aim cuts a CPU's prompts; with them a request of a
+ * higher class waits for the end of one step at most. */
+static uint32_t max_step_ms(const struct worker *w)
+{
+    const struct config *c = &w->config;
+    if (c->max_step_ms)
+        return (uint32_t)c->max_step_ms;
+    if (on_device(w))
+        return c->enable_priority_scheduling ? 15 : 50;
+    return c->enable_priority_scheduling ? 250 : 0;
+}
+
+static struct engine_policy policy(const struct worker *w)
+{
+    const struct config *c = &w->config;
+    struct engine_policy p = {.priorities = c->enable_priority_scheduling,
+                              .aging_ms = (uint32_t)c->aging_ms_per_point,
+                              .priority_clamp = (uint32_t)c->priority_clamp,
+                              .max_step_ms = max_step_ms(w),
+                              .slo_ttft_ms = (uint32_t)c->slo_ttft_ms,
+                              .slo_itl_ms = (uint32_t)c->slo_itl_ms,
+                              .batch_wait_ms = (uint32_t)c->batch_wait_ms};
+    memcpy(p.classes, c->priority_classes, sizeof p.classes);
+    return p;
+}
+
 static int start_engine(struct worker *w, struct err *e)
 {
     const struct config *c = &w->config;
@@ -278,7 +311,11 @@ static int start_engine(struct worker *w, struct err *e)
                                      .n_blocks = w->sizing.n_blocks,
                                      .context_length = w->sizing.context_length,
                                      .kv_type = kv_type(w),
-                                     .prefix_caching = !c->no_prefix_caching};
+                                     .prefix_caching = !c->no_prefix_caching,
+                                     .n_host_blocks = w->n_host_blocks,
+                                     .policy = policy(w)};
+    if (w->n_host_blocks)
+        log_info("main", "host tier: %u KV blocks in %llu MiB", w->n_host_blocks, (unsigned long long)c->host_kv_bytes >> 20);
     int st = engine_create(&w->engine, &o, e);
     return st ? st : engine_start(w->engine, e);
 }
@@ -311,6 +348,7 @@ static int start_http(struct worker *w, struct err *e)
                   .n_eog = w->n_eog,
                   .api = {.vocab_size = info->vocab,
                           .keep_developer = b->knows_developer,
+                          .priority_max = (uint32_t)c->priority_clamp,
                           .defaults = {.n = 1, .temperature = 1, .top_p = 1, .repetition_penalty = 1}}},
         .model_root = str_from(b->name),
         .api_keys = w->keys,

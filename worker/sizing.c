@@ -93,3 +93,17 @@ int sizing_choose(struct sizing *out, const struct sizing_input *in, struct err 
              context, context_why, out->kv_bytes >> 20, n, in->block_tokens, kv_why);
     return ST_OK;
 }
+
+/* All of it is taken at the start, so that a promise which the machine cannot keep is found there. */
+int sizing_host_blocks(uint32_t *out, uint64_t bytes, uint64_t block_bytes, uint64_t memory_available, struct err *e)
+{
+    uint64_t n = bytes / block_bytes;
+    if (bytes && n == 0)
+        return err_set(e, ST_EINVAL, "--host-kv-bytes: %" PRIu64 " bytes hold no KV block (%" PRIu64 " bytes each)", bytes,
+                       block_bytes);
+    if (bytes > memory_available)
+        return err_set(e, ST_ENOMEM, "--host-kv-bytes: %" PRIu64 " bytes, of which the host has %" PRIu64 " free", bytes,
+                       memory_available);
+    *out = n < UINT32_MAX - 1 ? (uint32_t)n : UINT32_MAX - 1;
+    return ST_OK;
+}

@@ -29,6 +29,21 @@ static void defaults_hold_without_arguments(void **state)
     assert_string_equal(c.host, "127.0.0.1");
     assert_int_equal(c.max_body_bytes, 16 << 20);
     assert_null(c.model);
+    assert_false(c.enable_priority_scheduling);
+    assert_true(c.priority_classes[0] == 0 && c.priority_classes[1] == 5 && c.priority_classes[2] == 10);
+    assert_true(c.aging_ms_per_point == 30000 && c.priority_clamp == 100 && c.batch_wait_ms == 50);
+    assert_true(c.max_step_ms == 0 && c.slo_ttft_ms == 0 && c.slo_itl_ms == 0 && c.host_kv_bytes == 0);
+}
+
+static void classes_are_three_ascending_thresholds(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err e = {0};
+    const char *args[] = {"--priority-classes=1,2,1000", "--enable-priority-scheduling", NULL};
+    assert_int_equal(load(&c, &e, args, NULL), ST_OK);
+    assert_true(c.enable_priority_scheduling);
+    assert_true(c.priority_classes[0] == 1 && c.priority_classes[1] == 2 && c.priority_classes[2] == 1000);
 }
 
 static void flags_win_over_variables_and_variables_over_defaults(void **state)
@@ -65,6 +80,24 @@ static void bad_values_are_refused_by_name(void **state)
         {{"--model"}, "--model needs a value"},
         {{"--modle", "x"}, "unknown flag '--modle'; see --help"},
         {{"x"}, "'x' is not a flag; see --help"},
+        {{"--priority-classes", "0,5"},
+         "--priority-classes: '0,5' is not 3 ascending whole numbers within 0..1000, as 0,5,10"},
+        {{"--priority-classes", "0,5,10,15"},
+         "--priority-classes: '0,5,10,15' is not 3 ascending whole numbers within 0..1000, as 0,5,10"},
+        {{"--priority-classes", "0,5,5"},
+         "--priority-classes: '0,5,5' is not 3 ascending whole numbers within 0..1000, as 0,5,10"},
+        {{"--priority-classes", "-1,5,10"},
+         "--priority-classes: '-1,5,10' is not 3 ascending whole numbers within 0..1000, as 0,5,10"},
+        {{"--priority-classes", "0, 5,10"},
+         "--priority-classes: '0, 5,10' is not 3 ascending whole numbers within 0..1000, as 0,5,10"},
+        {{"--priority-classes", "0,5,00000000000000000000010"},
+         "--priority-classes: '0,5,00000000000000000000010' is not 3 ascending whole numbers within 0..1000, as 0,5,10"},
+        {{"--priority-classes", "0,5,1001"},
+         "--priority-classes: '0,5,1001' is not 3 ascending whole numbers within 0..1000, as 0,5,10"},
+        {{"--priority-clamp", "0"}, "--priority-clamp: 0 is outside 1..1000"},
+        {{"--aging-ms-per-point", "0"}, "--aging-ms-per-point: 0 is outside 1..86400000"},
+        {{"--host-kv-bytes=1G", "--no-prefix-caching"},
+         "--host-kv-bytes: keeps what is reused, and --no-prefix-caching reuses nothing"},
         {{"--allow-public=perhaps"}, "--allow-public: 'perhaps' is neither true nor false"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -110,6 +143,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_hold_without_arguments),
         cmocka_unit_test(flags_win_over_variables_and_variables_over_defaults),
+        cmocka_unit_test(classes_are_three_ascending_thresholds),
         cmocka_unit_test(bad_values_are_refused_by_name),
         cmocka_unit_test(the_readme_carries_the_table),
     };

@@ -105,9 +105,25 @@ static void a_device_gives_all_that_is_left(void **state)
                                 "--max-num-batched-tokens or --max-num-seqs");
 }
 
+static void a_host_tier_holds_whole_blocks_and_fits_the_host(void **state)
+{
+    (void)state;
+    uint32_t n = 7;
+    struct err e = {0};
+    assert_int_equal(sizing_host_blocks(&n, 0, 1000, 5000, &e), ST_OK);
+    assert_int_equal(n, 0);
+    assert_int_equal(sizing_host_blocks(&n, 4999, 1000, 5000, &e), ST_OK);
+    assert_int_equal(n, 4);
+    assert_int_equal(sizing_host_blocks(&n, 999, 1000, 5000, &e), ST_EINVAL);
+    assert_string_equal(e.text, "--host-kv-bytes: 999 bytes hold no KV block (1000 bytes each)");
+    assert_int_equal(sizing_host_blocks(&n, 5001, 1000, 5000, &e), ST_ENOMEM);
+    assert_string_equal(e.text, "--host-kv-bytes: 5001 bytes, of which the host has 5000 free");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_host_tier_holds_whole_blocks_and_fits_the_host),
         cmocka_unit_test(a_device_gives_all_that_is_left),
         cmocka_unit_test(defaults_take_the_models_context),
         cmocka_unit_test(little_memory_shrinks_the_context),
