@@ -1,15 +1,7 @@
-/* Each block stands in exactly one place: the free list (singly linked, last in first out, so that the block used last,
- * whose bytes may still be in a cache, is used next), the LRU list of CACHED blocks (doubly linked, oldest first), or in
- * nobody's list while pinned.
+/* Counts and a free list: last in, first out, so that the block used last, whose bytes may still be in a cache, is used next.
  *
- *   free:  head -> b -> b -> b            lru:  oldest <-> b <-> b <-> newest
- *
- * The pool knows nothing of prefixes. That a child leaves before its parent follows from the order of unpins: a sequence
- * that holds an indexed block holds the whole path to it and lets go leaf first (kv_seq_release), so along any path the
- * stamps grow towards the root and the oldest block is always a leaf. The index asserts it at each eviction.
- *
- * Rejected: a heap of leaves by last use, which would allow any order of unpins: log n and another array, for an order that
- * nothing needs before there are retention hints. */
+ * The pool knows nothing of prefixes, nor of which CACHED block goes first: that depends on what each is a prefix of and on how
+ * long it is wanted, which is the index's to know. */
 #include "kv_pool.h"
 
 #include "mem.h"
@@ -18,14 +10,13 @@
 
 struct kv_meta {
     uint32_t pins;
-    uint32_t prev, next; /* next also links the free list */
-    uint8_t state;       /* enum kv_state */
+    uint32_t next; /* in the free list */
+    uint8_t state; /* enum kv_state */
 };
 
 struct kv_pool {
     uint32_t n_blocks, n_free, n_cached;
     uint32_t free_head;
-    uint32_t oldest, newest;
     struct kv_meta *meta; /* [n_blocks] */
 };
 
@@ -42,7 +33,6 @@ int kv_pool_create(struct kv_pool **out, uint32_t n_blocks, struct err *e)
         return err_set(e, ST_ENOMEM, "KV pool: no memory for %u blocks", n_blocks);
     }
     p->n_blocks = p->n_free = n_blocks;
-    p->oldest = p->newest = KV_NONE;
     for (uint32_t i = 0; i < n_blocks; i++)
         p->meta[i].next = i + 1 < n_blocks ? i + 1 : KV_NONE;
     *out = p;
@@ -67,34 +57,6 @@ static void free_push(struct kv_pool *p, uint32_t b)
     p->n_free++;
 }
 
-static void lru_append(struct kv_pool *p, uint32_t b)
-{
-    struct kv_meta *m = &p->meta[b];
-    m->state = KV_CACHED;
-    m->prev = p->newest;
-    m->next = KV_NONE;
-    if (p->newest == KV_NONE)
-        p->oldest = b;
-    else
-        p->meta[p->newest].next = b;
-    p->newest = b;
-    p->n_cached++;
-}
-
-static void lru_remove(struct kv_pool *p, uint32_t b)
-{
-    struct kv_meta *m = &p->meta[b];
-    if (m->prev == KV_NONE)
-        p->oldest = m->next;
-    else
-        p->meta[m->prev].next = m->next;
-    if (m->next == KV_NONE)
-        p->newest = m->prev;
-    else
-        p->meta[m->next].prev = m->prev;
-    p->n_cached--;
-}
-
 int kv_pool_take(struct kv_pool *p, uint32_t *block_out)
 {
     uint32_t b = p->free_head;
@@ -114,8 +76,8 @@ void kv_pool_pin(struct kv_pool *p, uint32_t block)
     struct kv_meta *m = &p->meta[block];
     assert(m->state != KV_FREE && m->pins < UINT32_MAX);
     if (m->state == KV_CACHED) {
-        lru_remove(p, block);
         m->state = KV_PINNED_INDEXED;
+        p->n_cached--;
     }
     m->pins++;
 }
@@ -127,10 +89,12 @@ void kv_pool_unpin(struct kv_pool *p, uint32_t block)
     assert(m->pins > 0);
     if (--m->pins > 0)
         return;
-    if (m->state == KV_PINNED_INDEXED)
-        lru_append(p, block);
-    else
+    if (m->state == KV_PINNED_INDEXED) {
+        m->state = KV_CACHED;
+        p->n_cached++;
+    } else {
         free_push(p, block);
+    }
 }
 
 void kv_pool_mark_indexed(struct kv_pool *p, uint32_t block)
@@ -142,13 +106,8 @@ void kv_pool_mark_indexed(struct kv_pool *p, uint32_t block)
 void kv_pool_drop_cached(struct kv_pool *p, uint32_t block)
 {
     assert(block < p->n_blocks && p->meta[block].state == KV_CACHED);
-    lru_remove(p, block);
+    p->n_cached--;
     free_push(p, block);
-}
-
-uint32_t kv_pool_oldest(const struct kv_pool *p)
-{
-    return p->oldest;
 }
 
 enum kv_state kv_pool_state(const struct kv_pool *p, uint32_t block)
@@ -196,11 +155,5 @@ bool kv_pool_check(const struct kv_pool *p, const char **why)
     for (uint32_t b = p->free_head; n < p->n_free; b = p->meta[b].next, n++)
         if (b >= p->n_blocks || p->meta[b].state != KV_FREE)
             return false;
-    *why = "the LRU list is broken";
-    uint32_t prev = KV_NONE;
-    n = 0;
-    for (uint32_t b = p->oldest; b != KV_NONE; prev = b, b = p->meta[b].next, n++)
-        if (b >= p->n_blocks || n >= p->n_cached || p->meta[b].state != KV_CACHED || p->meta[b].prev != prev)
-            return false;
-    return n == p->n_cached && prev == p->newest;
+    return true;
 }

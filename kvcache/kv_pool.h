@@ -1,4 +1,4 @@
-/* kv_pool: a fixed set of KV blocks: which are free, who holds them, which may be reused first.
+/* kv_pool: a fixed set of KV blocks: which are free, which are held and how often, which are merely kept.
  *
  * Owns     block metadata only. The bytes belong to the backend.
  * Units    blocks; ids are 0..n_blocks-1; KV_NONE is no block.
@@ -29,13 +29,12 @@ void kv_pool_destroy(struct kv_pool *p); /* NULL ok; asserts that no block is pi
 int kv_pool_take(struct kv_pool *p, uint32_t *block_out);
 /* One more pin on a PINNED, PINNED+INDEXED or CACHED block. */
 void kv_pool_pin(struct kv_pool *p, uint32_t block);
-/* One pin less. The last one makes an indexed block the most recently used CACHED one, any other FREE. */
+/* One pin less. The last one makes an indexed block CACHED, any other FREE. */
 void kv_pool_unpin(struct kv_pool *p, uint32_t block);
 
-/* For the index. PINNED -> PINNED+INDEXED; CACHED -> FREE. */
+/* For the index, which pins and unpins what it has indexed itself: kv_prefix_pin. PINNED -> PINNED+INDEXED; CACHED -> FREE. */
 void kv_pool_mark_indexed(struct kv_pool *p, uint32_t block);
 void kv_pool_drop_cached(struct kv_pool *p, uint32_t block);
-uint32_t kv_pool_oldest(const struct kv_pool *p); /* least recently used CACHED block, or KV_NONE */
 
 enum kv_state kv_pool_state(const struct kv_pool *p, uint32_t block);
 uint32_t kv_pool_pins(const struct kv_pool *p, uint32_t block);

@@ -4,7 +4,7 @@
  * later blocks are indexed behind them. A step still under way may read and write what falls free: README.md, rule 1.
  *
  * This is what keeps one simple invariant true: who holds an indexed block holds the indexed path to it. So a cached block
- * never has a pinned descendant, free + cached is exactly what can be had, and the least recently used block is a leaf.
+ * never has a pinned descendant, free + cached is exactly what can be had, and no block outlives its parent.
  *
  * Rejected: indexing the later blocks at once behind the other sequence's block. Its owner may end and the block then is
  * cached, yet cannot be evicted while we run: a lone sequence that fits the pool by arithmetic would not fit in truth. */
@@ -42,7 +42,7 @@ uint32_t kv_seq_match(struct kv_seq *s, struct kv_prefix *x, uint32_t max_tokens
         uint32_t b = kv_prefix_find(x, &s->ids[n]);
         if (b == KV_NONE)
             break;
-        kv_pool_pin(kv_prefix_pool(x), b);
+        kv_prefix_pin(x, b);
         s->table[n] = b;
     }
     s->n_blocks = s->n_full = s->n_indexed = n;
@@ -82,22 +82,39 @@ void kv_seq_commit(struct kv_seq *s, struct kv_prefix *x, uint32_t n_tokens)
     }
 }
 
-void kv_seq_release(struct kv_seq *s, struct kv_prefix *x)
+void kv_seq_release(struct kv_seq *s, struct kv_prefix *x, int64_t now_ns, int64_t expiry_ns)
 {
-    struct kv_pool *pool = kv_prefix_pool(x);
-    for (uint32_t i = s->n_indexed; s->ids && i < s->n_full; i++) {
-        uint32_t b = kv_prefix_find(x, &s->ids[i]);
-        if (b == KV_NONE) {
-            kv_prefix_insert(x, &s->ids[i], i ? s->table[i - 1] : KV_NONE, s->table[i]);
-        } else {
-            kv_pool_pin(pool, b);
-            kv_pool_unpin(pool, s->table[i]);
-            s->table[i] = b;
+    if (s->ids) {
+        for (; s->n_indexed < s->n_full; s->n_indexed++) {
+            uint32_t i = s->n_indexed, b = kv_prefix_find(x, &s->ids[i]);
+            if (b == KV_NONE) {
+                kv_prefix_insert(x, &s->ids[i], i ? s->table[i - 1] : KV_NONE, s->table[i]);
+            } else {
+                kv_prefix_pin(x, b);
+                kv_prefix_unpin(x, s->table[i]);
+                s->table[i] = b;
+            }
         }
     }
-    /* Leaf first: the order that makes the oldest cached block a leaf. */
-    for (uint32_t i = s->n_blocks; i > 0; i--)
-        kv_pool_unpin(pool, s->table[i - 1]);
+    /* Leaf first, and what a block is wanted for its parent is, too: so a parent never ranks before its child. */
+    for (uint32_t i = s->n_blocks; i > s->n_indexed; i--)
+        kv_prefix_unpin(x, s->table[i - 1]);
+    for (uint32_t i = s->n_indexed; i > 0; i--)
+        expiry_ns = kv_prefix_let_go(x, s->table[i - 1], now_ns, expiry_ns);
     s->n_blocks = s->n_full = s->n_indexed = 0;
     s->apart = false;
+}
+
+uint32_t kv_seq_host_run(const struct kv_seq *s, const struct kv_prefix *x, uint32_t max_tokens,
+                         uint32_t *slots_out, uint32_t cap)
+{
+    uint32_t n_max = max_tokens / s->block_tokens, n = 0;
+    if (n_max > s->n_ids)
+        n_max = s->n_ids;
+    for (; n < cap && s->n_blocks + n < n_max; n++) {
+        slots_out[n] = kv_prefix_find_host(x, &s->ids[s->n_blocks + n]);
+        if (slots_out[n] == KV_NONE)
+            break;
+    }
+    return n;
 }

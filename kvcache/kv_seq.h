@@ -7,7 +7,7 @@
  * Threads  kv_seq_hash: any one thread that owns the struct. The rest: the engine's thread.
  * Errors   ST_NOSPACE from kv_seq_extend; the table is then as before.
  * Bounds   cap_blocks; each call is linear in the blocks that it touches.
- * Source   README.md rules 1 to 7.
+ * Source   README.md.
  */
 #ifndef STATOR_KV_SEQ_H
 #define STATOR_KV_SEQ_H
@@ -35,9 +35,14 @@ uint32_t kv_seq_match(struct kv_seq *s, struct kv_prefix *x, uint32_t max_tokens
 int kv_seq_extend(struct kv_seq *s, struct kv_prefix *x, uint32_t n_tokens);
 /* The step that filled positions below n_tokens has completed: full blocks become immutable and are indexed. */
 void kv_seq_commit(struct kv_seq *s, struct kv_prefix *x, uint32_t n_tokens);
-/* Lets go of every block; what is full and indexed stays cached. Steps may be under way in the blocks: no step launched from
- * now on is for this table, and what those fill behind the last commit is never indexed. */
-void kv_seq_release(struct kv_seq *s, struct kv_prefix *x);
+/* Lets go of every block; what is full and indexed stays cached, wanted at least until `expiry_ns`. Steps may be under way in the
+ * blocks: no step launched from now on is for this table, and what those fill behind the last commit is never indexed. */
+void kv_seq_release(struct kv_seq *s, struct kv_prefix *x, int64_t now_ns, int64_t expiry_ns);
+
+/* After match: how many of the full blocks that come next, within `max_tokens` and `cap`, the host tier holds, without a gap.
+ * Their slots, not pinned, go to slots_out. */
+uint32_t kv_seq_host_run(const struct kv_seq *s, const struct kv_prefix *x, uint32_t max_tokens,
+                         uint32_t *slots_out, uint32_t cap);
 
 uint32_t kv_seq_blocks_for(uint32_t n_tokens, uint32_t block_tokens);
 

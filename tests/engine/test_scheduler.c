@@ -45,7 +45,7 @@ static void open_world(uint32_t n_blocks, uint32_t max_num_seqs, uint32_t budget
                                  .max_num_seqs = max_num_seqs,
                                  .max_num_batched_tokens = budget,
                                  .test_seed = test_seed};
-    assert_int_equal(kv_prefix_create(&w.kv, n_blocks, &e), ST_OK);
+    assert_int_equal(kv_prefix_create(&w.kv, n_blocks, 0, &e), ST_OK);
     assert_int_equal(sched_create(&w.s, &w.o, w.kv, &e), ST_OK);
 }
 

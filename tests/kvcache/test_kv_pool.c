@@ -50,23 +50,23 @@ static void unindexed_block_goes_free_and_indexed_one_cached(void **state)
 {
     (void)state;
     struct kv_prefix *x;
-    assert_int_equal(kv_prefix_create(&x, 2, NULL), ST_OK);
+    assert_int_equal(kv_prefix_create(&x, 2, 0, NULL), ST_OK);
     struct kv_pool *p = kv_prefix_pool(x);
     uint32_t b[2];
     assert_int_equal(kv_prefix_alloc(x, 2, b), ST_OK);
     struct kv_id id = id_of(1, NULL);
     kv_prefix_insert(x, &id, KV_NONE, b[0]);
     assert_int_equal(kv_pool_state(p, b[0]), KV_PINNED_INDEXED);
-    kv_pool_pin(p, b[0]);
-    kv_pool_unpin(p, b[0]);
-    kv_pool_unpin(p, b[0]);
-    kv_pool_unpin(p, b[1]);
+    kv_prefix_pin(x, b[0]);
+    kv_prefix_unpin(x, b[0]);
+    kv_prefix_unpin(x, b[0]);
+    kv_prefix_unpin(x, b[1]);
     assert_int_equal(kv_pool_state(p, b[0]), KV_CACHED);
     assert_int_equal(kv_pool_state(p, b[1]), KV_FREE);
     assert_int_equal(kv_prefix_find(x, &id), b[0]);
-    kv_pool_pin(p, b[0]);
+    kv_prefix_pin(x, b[0]);
     assert_int_equal(kv_pool_state(p, b[0]), KV_PINNED_INDEXED);
-    kv_pool_unpin(p, b[0]);
+    kv_prefix_unpin(x, b[0]);
     sound(x);
     kv_prefix_destroy(x);
 }
@@ -75,21 +75,21 @@ static void alloc_is_all_or_nothing(void **state)
 {
     (void)state;
     struct kv_prefix *x;
-    assert_int_equal(kv_prefix_create(&x, 4, NULL), ST_OK);
+    assert_int_equal(kv_prefix_create(&x, 4, 0, NULL), ST_OK);
     uint32_t b[5] = {0}, c[2];
     assert_int_equal(kv_prefix_alloc(x, 5, b), ST_NOSPACE);
     assert_int_equal(kv_pool_free(kv_prefix_pool(x)), 4);
     assert_int_equal(kv_prefix_alloc(x, 3, b), ST_OK);
     struct kv_id id = id_of(7, NULL);
     kv_prefix_insert(x, &id, KV_NONE, b[0]);
-    kv_pool_unpin(kv_prefix_pool(x), b[0]);
+    kv_prefix_unpin(x, b[0]);
     assert_int_equal(kv_prefix_available(x), 2);
     assert_int_equal(kv_prefix_alloc(x, 2, c), ST_OK);
     assert_int_equal(kv_prefix_find(x, &id), KV_NONE);
     sound(x);
     for (int i = 0; i < 2; i++) {
-        kv_pool_unpin(kv_prefix_pool(x), c[i]);
-        kv_pool_unpin(kv_prefix_pool(x), b[i + 1]);
+        kv_prefix_unpin(x, c[i]);
+        kv_prefix_unpin(x, b[i + 1]);
     }
     kv_prefix_destroy(x);
 }
@@ -98,7 +98,7 @@ static void leaves_go_before_their_parents(void **state)
 {
     (void)state;
     struct kv_prefix *x;
-    assert_int_equal(kv_prefix_create(&x, 8, NULL), ST_OK);
+    assert_int_equal(kv_prefix_create(&x, 8, 0, NULL), ST_OK);
     int32_t tokens[16 * 4] = {0};
     uint32_t table[4];
     struct kv_id ids[4];
@@ -108,7 +108,7 @@ static void leaves_go_before_their_parents(void **state)
     assert_int_equal(kv_seq_match(&s, x, 64), 0);
     assert_int_equal(kv_seq_extend(&s, x, 64), ST_OK);
     kv_seq_commit(&s, x, 64);
-    kv_seq_release(&s, x);
+    kv_seq_release(&s, x, 0, 0);
     for (uint32_t left = 4; left > 0; left--) {
         for (uint32_t i = 0; i < 4; i++)
             assert_int_equal(kv_prefix_find(x, &ids[i]) != KV_NONE, i < left);
@@ -123,7 +123,7 @@ static void duplicate_keeps_its_own_block_until_release(void **state)
 {
     (void)state;
     struct kv_prefix *x;
-    assert_int_equal(kv_prefix_create(&x, 8, NULL), ST_OK);
+    assert_int_equal(kv_prefix_create(&x, 8, 0, NULL), ST_OK);
     int32_t tokens[48] = {0};
     uint32_t table[2][3];
     struct kv_id ids[2][3];
@@ -140,14 +140,14 @@ static void duplicate_keeps_its_own_block_until_release(void **state)
     assert_int_not_equal(own, table[0][0]);
     assert_int_equal(kv_pool_state(kv_prefix_pool(x), own), KV_PINNED);
     assert_int_equal(kv_prefix_find(x, &ids[1][1]), KV_NONE);
-    kv_seq_release(&s[1], x); /* its blocks 1 and 2 are indexed behind the other's block 0 */
+    kv_seq_release(&s[1], x, 0, 0); /* its blocks 1 and 2 are indexed behind the other's block 0 */
     sound(x);
     assert_int_equal(kv_pool_state(kv_prefix_pool(x), own), KV_FREE);
     assert_int_not_equal(kv_prefix_find(x, &ids[1][2]), KV_NONE);
     assert_int_equal(kv_seq_match(&s[1], x, 48), 48);
     assert_int_equal(table[1][0], table[0][0]);
-    kv_seq_release(&s[0], x);
-    kv_seq_release(&s[1], x);
+    kv_seq_release(&s[0], x, 0, 0);
+    kv_seq_release(&s[1], x, 0, 0);
     sound(x);
     assert_int_equal(kv_prefix_available(x), 8);
     kv_prefix_destroy(x);
@@ -161,7 +161,7 @@ static void create_survives_every_failed_allocation(void **state)
         struct kv_prefix *x = NULL;
         struct err e = {0};
         mem_fail_after(k);
-        int rc = kv_prefix_create(&x, 100, &e);
+        int rc = kv_prefix_create(&x, 100, 0, &e);
         mem_fail_after(0);
         if (rc == ST_OK) {
             kv_prefix_destroy(x);

@@ -184,7 +184,7 @@ static void op_grow(struct world *w, uint32_t i)
 
 static void op_release(struct world *w, uint32_t i)
 {
-    kv_seq_release(&w->s[i], w->x);
+    kv_seq_release(&w->s[i], w->x, 0, 0);
     for (uint32_t b = w->t[i].n_entries; b < w->n_tokens[i] / BT; b++) {
         struct twin_entry *e = twin_find(w, w->tokens[i], b + 1);
         if (e)
@@ -205,7 +205,7 @@ static void run(uint64_t seed)
     struct world *w = mem_zalloc(1, sizeof *w);
     assert_non_null(w);
     rng = seed;
-    assert_int_equal(kv_prefix_create(&w->x, N_BLOCKS, NULL), ST_OK);
+    assert_int_equal(kv_prefix_create(&w->x, N_BLOCKS, 0, NULL), ST_OK);
     for (int step = 0; step < 1500; step++) {
         uint32_t i = rnd(N_SEQ), what = rnd(16);
         if (!w->t[i].live)

@@ -24,7 +24,7 @@ static int create_parts(struct engine *g, struct err *e)
     uint32_t n_slots = g->limits.n_slots;
     int rc = req_table_create(&g->reqs, &g->limits, e);
     if (rc == ST_OK)
-        rc = kv_prefix_create(&g->kv, o->n_blocks, e);
+        rc = kv_prefix_create(&g->kv, o->n_blocks, 0, e);
     struct sched_options so = {.n_slots = n_slots,
                                .max_num_seqs = o->max_num_seqs,
                                .max_num_batched_tokens = o->max_num_batched_tokens,

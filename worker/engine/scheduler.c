@@ -149,7 +149,7 @@ static void run_remove(struct sched *s, uint32_t slot)
         i++;
     s->n_run--;
     memmove(s->run + i, s->run + i + 1, (s->n_run - i) * sizeof *s->run);
-    kv_seq_release(&s->seqs[slot].kv, s->kv);
+    kv_seq_release(&s->seqs[slot].kv, s->kv, 0, 0);
     s->epoch[slot]++;
 }
 
@@ -265,7 +265,7 @@ static bool admit_head(struct sched *s)
     uint32_t matched = kv_seq_match(&q->kv, s->kv, q->n_tokens - 1);
     uint32_t need = kv_seq_blocks_for(q->n_tokens, q->kv.block_tokens) - q->kv.n_blocks;
     if ((uint64_t)need + s->n_run > kv_prefix_available(s->kv) || being_computed(s, q)) {
-        kv_seq_release(&q->kv, s->kv);
+        kv_seq_release(&q->kv, s->kv, 0, 0);
         return false;
     }
     int rc = kv_seq_extend(&q->kv, s->kv, q->n_tokens);
