@@ -1,5 +1,6 @@
 /* One layer's attention, over a pool of several layers that take turns, so that a small batch finds cold KV too. Block tables are
- * shuffled. The plan is the backend's own. */
+ * shuffled. The plan is the backend's own. Cascade: sequences with a prefix in the same blocks, with a plan that makes use of it
+ * and one that does not. */
 #include "attend.h"
 
 #include "cu_attn.h"
@@ -7,7 +8,8 @@
 
 #include <string.h>
 
-enum { BLOCK_TOKENS = 16, ROWS_MAX = 8192, SPANS_MAX = 256, LAYERS_MAX = 32, COLD_BYTES = 128 << 20, CALLS = 32 };
+enum { BLOCK_TOKENS = 16, ROWS_MAX = 8192, SPANS_MAX = 256, LAYERS_MAX = 32, COLD_BYTES = 128 << 20, CALLS = 32, OWN = 500,
+       KEY_CHARS = 80 };
 #define ATTEND_POOL ((size_t)24 << 30)
 
 struct model {
@@ -26,6 +28,8 @@ struct workload {
 struct attend {
     struct rig *r;
     size_t pool_bytes;
+    uint32_t shared;  /* tokens that all sequences have in the same blocks */
+    bool cascade;     /* the plan makes use of that */
     struct cu_attn p; /* of list 0 */
     struct cu_attn_plan plan;
     struct cu_attn_item *items[2]; /* device */
@@ -38,18 +42,25 @@ static int call(void *ctx, struct gpu_stream *s, uint32_t i)
     struct cu_attn p = a->p;
     int rc = ST_OK;
     p.layer = i % p.kv.n_layers;
-    if (a->plan.n_items[0] > 0)
-        rc = cu_attn_rows16(s, &p);
     p.items = a->items[1];
     p.ctas = a->plan.n_items[1];
-    return rc == ST_OK && p.ctas > 0 ? cu_attn_rows128(s, &p) : rc;
+    if (p.ctas > 0)
+        rc = cu_attn_rows128(s, &p);
+    p.items = a->items[0];
+    p.ctas = a->p.ctas;
+    return rc == ST_OK && a->plan.n_items[0] > 0 ? cu_attn_rows16(s, &p) : rc;
+}
+
+static uint32_t seq_blocks(const struct workload *w)
+{
+    return (w->prefix + w->rows + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
 }
 
 /* The pool's geometry for as many layers as make it cold; false: one layer does not fit. */
 static bool shape_kv(struct attend *a, const struct workload *w, enum cu_type t)
 {
     struct cu_kv *kv = &a->p.kv;
-    uint64_t blocks = (w->prefix + w->rows + BLOCK_TOKENS - 1) / BLOCK_TOKENS * (uint64_t)w->batch;
+    uint64_t shared = a->shared / BLOCK_TOKENS, blocks = shared + (seq_blocks(w) - shared) * (uint64_t)w->batch;
     uint64_t heads = 2ull * w->model->n_kv_heads * BLOCK_TOKENS, data = heads * w->model->head_dim * cu_type_bytes(t);
     uint64_t layers = COLD_BYTES / (blocks * data) + 1;
     layers = layers > LAYERS_MAX ? LAYERS_MAX : layers;
@@ -116,12 +127,30 @@ static uint32_t *shuffled(uint32_t n)
     return table;
 }
 
+/* Block tables of all sequences, end to end; or NULL. */
+static uint32_t *make_tables(const struct attend *a, const struct workload *w)
+{
+    const uint32_t each = seq_blocks(w), shared = a->shared / BLOCK_TOKENS, own = each - shared;
+    uint32_t *blocks = shuffled(a->p.kv.n_blocks), *tables = mem_alloc((size_t)w->batch * each * sizeof *tables);
+    for (uint32_t i = 0; blocks != NULL && tables != NULL && i < w->batch; i++) {
+        memcpy(tables + (size_t)i * each, blocks, shared * sizeof *blocks);
+        memcpy(tables + (size_t)i * each + shared, blocks + shared + (size_t)i * own, own * sizeof *blocks);
+    }
+    if (blocks == NULL) {
+        mem_free(tables);
+        tables = NULL;
+    }
+    mem_free(blocks);
+    return tables;
+}
+
 static void free_plan(struct attend *a)
 {
     struct gpu *g = a->r->gpu;
     gpu_free(g, a->items[0]);
     gpu_free(g, a->items[1]);
     gpu_free(g, (void *)a->p.begin);
+    gpu_free(g, (void *)a->p.members);
     gpu_free(g, (void *)a->p.tables);
     gpu_free(g, (void *)a->p.n_items);
     gpu_free(g, a->p.partials);
@@ -129,65 +158,84 @@ static void free_plan(struct attend *a)
     mem_free(a->plan.items[0]);
     mem_free(a->plan.items[1]);
     mem_free(a->plan.begin);
+    mem_free(a->plan.members);
+    mem_free(a->plan.peers);
     a->items[0] = a->items[1] = NULL;
     a->plan = (struct cu_attn_plan){0};
-    a->p.begin = a->p.tables = a->p.n_items = a->p.counters = NULL;
+    a->p.begin = a->p.members = a->p.tables = a->p.n_items = a->p.counters = NULL;
     a->p.partials = NULL;
 }
 
 /* The backend's plan for the workload, on the host. */
-static int host_plan(struct attend *a, const struct workload *w)
+static int host_plan(struct attend *a, const struct workload *w, const uint32_t *tables)
 {
     const struct model *m = w->model;
-    struct cu_attn_shape shape = {m->n_heads, m->n_kv_heads, m->head_dim, BLOCK_TOKENS, a->p.ctas};
+    struct cu_attn_shape shape = {m->n_heads, m->n_kv_heads, m->head_dim, BLOCK_TOKENS, a->p.ctas, a->r->info->sms};
     struct cu_attn_span spans[SPANS_MAX];
     struct cu_attn_plan *plan = &a->plan;
-    uint32_t blocks = a->p.kv.n_blocks / w->batch;
     cu_attn_bounds(&shape, w->batch * w->rows, w->batch, w->prefix + w->rows, plan);
     for (int i = 0; i < 2; i++)
         plan->items[i] = mem_zalloc(plan->max_items[i] + 1, sizeof *plan->items[i]);
     plan->begin = mem_zalloc(a->p.ctas + 1, sizeof *plan->begin);
-    if (!plan->items[0] || !plan->items[1] || !plan->begin)
+    plan->members = mem_zalloc(plan->max_members + 1, sizeof *plan->members);
+    plan->peers = mem_zalloc(plan->max_peers + 1, sizeof *plan->peers);
+    if (!plan->items[0] || !plan->items[1] || !plan->begin || !plan->members || !plan->peers)
         return ST_ENOMEM;
     for (uint32_t i = 0; i < w->batch; i++)
-        spans[i] = (struct cu_attn_span){i * w->rows, w->rows, w->prefix, i * blocks};
-    return cu_attn_make_plan(&shape, spans, w->batch, plan);
+        spans[i] = (struct cu_attn_span){i * w->rows, w->rows, w->prefix, i * seq_blocks(w)};
+    return cu_attn_make_plan(&shape, spans, w->batch, a->cascade ? tables : NULL, plan);
 }
 
 static int make_plan(struct attend *a, const struct workload *w)
 {
     struct cu_attn *p = &a->p;
     const struct cu_attn_plan *plan = &a->plan;
-    uint32_t *table = shuffled(p->kv.n_blocks);
-    int rc = table != NULL ? host_plan(a, w) : ST_ENOMEM;
+    uint32_t *tables = make_tables(a, w);
+    int rc = tables != NULL ? host_plan(a, w, tables) : ST_ENOMEM;
     if (rc == ST_OK) {
         for (int i = 0; i < 2; i++)
             a->items[i] = to_device(a->r, plan->items[i], (plan->n_items[i] + 1) * sizeof *plan->items[i]);
-        p->items = a->items[0];
+        p->runs = a->items[0];
+        p->members = to_device(a->r, plan->members, (plan->n_members + 1) * sizeof *plan->members);
         p->begin = to_device(a->r, plan->begin, (p->ctas + 1) * sizeof *plan->begin);
-        p->tables = to_device(a->r, table, p->kv.n_blocks * sizeof *table);
+        p->tables = to_device(a->r, tables, (size_t)w->batch * seq_blocks(w) * sizeof *tables);
         p->n_items = to_device(a->r, &plan->n_items[1], sizeof plan->n_items[1]);
         p->partials = gpu_alloc(a->r->gpu, ((size_t)plan->n_partials + 1) * (p->kv.head_dim + 2) * sizeof(float));
         p->counters = gpu_alloc(a->r->gpu, ((size_t)plan->n_counters + 1) * sizeof(uint32_t));
-        if (!a->items[0] || !a->items[1] || !p->begin || !p->tables || !p->n_items || !p->partials || !p->counters)
+        if (!a->items[0] || !a->items[1] || !p->begin || !p->members || !p->tables || !p->n_items || !p->partials ||
+            !p->counters)
             rc = ST_ENOMEM;
     }
-    mem_free(table);
+    mem_free(tables);
     return rc;
 }
 
-static void print(struct rig *r, const struct workload *w, enum cu_type t, double us)
+/* A row's first columns. */
+static void print_key(const struct attend *a, const struct workload *w, enum cu_type t, char key[KEY_CHARS])
 {
+    const char *kv = t == CU_E4M3 ? "e4m3" : "bf16";
+    if (a->shared > 0)
+        snprintf(key, KEY_CHARS, "%s,%s,%u,%u,%u,%s", w->model->name, kv, w->batch, a->shared, w->prefix + w->rows - a->shared,
+                 a->cascade ? "shared" : "apart");
+    else
+        snprintf(key, KEY_CHARS, "%s,%s,%u,%u,%u", w->model->name, kv, w->batch, w->prefix, w->rows);
+}
+
+static void print(const struct attend *a, const struct workload *w, enum cu_type t, double us)
+{
+    struct rig *r = a->r;
     const struct model *m = w->model;
+    char key[KEY_CHARS];
     double row = 2.0 * m->n_kv_heads * (m->head_dim * cu_type_bytes(t) + (t == CU_E4M3));
-    double context = w->prefix + w->rows, bytes = w->batch * context * row;
+    double context = w->prefix + w->rows, once = a->cascade ? a->shared : 0; /* tokens that are read once for all */
+    double bytes = (w->batch * (context - once) + once) * row;
     double pairs = (double)w->batch * w->rows * (w->prefix + (w->rows + 1) / 2.0);
     double flop = 4 * pairs * m->n_heads * m->head_dim;
     double bound = bytes / r->copy_gbs / 1e3;
     if (r->gemm_tflops > 0 && flop / r->gemm_tflops / 1e6 > bound)
         bound = flop / r->gemm_tflops / 1e6;
-    rig_row(r, "%s,%s,%u,%u,%u,%.1f,%.0f,%.1f,%.3f", m->name, t == CU_E4M3 ? "e4m3" : "bf16", w->batch, w->prefix, w->rows, us,
-            bytes / us / 1e3, flop / us / 1e6, bound / us);
+    print_key(a, w, t, key);
+    rig_row(r, "%s,%.1f,%.0f,%.1f,%.3f", key, us, bytes / us / 1e3, flop / us / 1e6, bound / us);
 }
 
 static int one(struct attend *a, const struct workload *w, enum cu_type t)
@@ -199,8 +247,9 @@ static int one(struct attend *a, const struct workload *w, enum cu_type t)
     a->p.scale = m->head_dim == 64 ? 0.125f : 0.08838835f;
     a->p.ctas = cu_attn_ctas(a->r->info, m->head_dim, t);
     if (!shape_kv(a, w, t)) {
-        rig_row(a->r, "%s,%s,%u,%u,%u,skipped: no room for its KV,,,", m->name, t == CU_E4M3 ? "e4m3" : "bf16", w->batch,
-                w->prefix, w->rows);
+        char key[KEY_CHARS];
+        print_key(a, w, t, key);
+        rig_row(a->r, "%s,skipped: no room for its KV,,,", key);
         return ST_OK;
     }
     int rc = fill_kv(a);
@@ -209,7 +258,7 @@ static int one(struct attend *a, const struct workload *w, enum cu_type t)
     if (rc == ST_OK)
         rc = rig_time(a->r, call, a, w->rows > 1 ? 4 : CALLS, &us);
     if (rc == ST_OK)
-        print(a->r, w, t, us);
+        print(a, w, t, us);
     free_plan(a);
     return rc;
 }
@@ -222,6 +271,14 @@ static const struct workload workloads[] = {
     {&llama70, 1, 499, 1},    {&llama70, 32, 499, 1},   {&llama70, 256, 499, 1}, {&llama70, 32, 7999, 1}, {&smol, 1, 499, 1},
     {&smol, 32, 499, 1},      {&smol, 256, 499, 1},     {&llama8, 1, 0, 512},    {&llama8, 1, 0, 2048},   {&llama8, 1, 0, 8192},
     {&llama8, 1, 18432, 2048}, {&llama70, 1, 0, 2048},  {&smol, 1, 0, 2048},
+};
+
+/* A common prompt of 8k or 32k and OWN tokens of one's own. */
+static const struct workload cascades[] = {
+    {&llama8, 64, 8192 + OWN - 1, 1},
+    {&llama8, 256, 8192 + OWN - 1, 1},
+    {&llama8, 64, 32768 + OWN - 1, 1},
+    {&llama8, 256, 32768 + OWN - 1, 1},
 };
 
 int attend_bench(struct rig *r)
@@ -246,6 +303,15 @@ int attend_bench(struct rig *r)
     for (int t = 0; t < 2; t++)
         for (size_t i = 0; i < sizeof workloads / sizeof *workloads && rc == ST_OK; i++)
             rc = one(&a, &workloads[i], types[t]);
+    rig_table_end(r);
+    rig_table(r, "cascade", "model,kv,batch,prefix,own,plan,us,gbs,tflops,share");
+    for (int t = 0; t < 2; t++)
+        for (size_t i = 0; i < 2 * (sizeof cascades / sizeof *cascades) && rc == ST_OK; i++) {
+            const struct workload *w = &cascades[i / 2];
+            a.shared = w->prefix + w->rows - OWN;
+            a.cascade = i % 2 > 0;
+            rc = one(&a, w, types[t]);
+        }
     rig_table_end(r);
     gpu_free(r->gpu, a.q);
     gpu_free(r->gpu, a.y);

@@ -63,23 +63,50 @@ PTX_FN attn_range attn_range_of(const attn_params &p, const cu_attn_item &it)
     return r;
 }
 
+/* Its results go to records. */
+PTX_FN bool attn_is_cut(const cu_attn_item &it)
+{
+    return it.partial != CU_NO_SLOT;
+}
+
 /* The tile is the last of its split. */
 PTX_FN bool attn_ends_split(const cu_attn_item &it, uint32_t tile)
 {
     return ((tile + 1) * CU_KV_TILE & (it.split_tokens - 1)) == 0;
 }
 
-PTX_FN uint32_t attn_row_pos(const attn_params &p, const cu_attn_item &it, uint32_t row)
+/* Where a packed row of an item comes from. */
+struct attn_row {
+    uint32_t token0, pos0; /* its span's */
+    uint32_t packed;       /* which row of the span it is */
+    uint32_t record;       /* its first one; the next is `pitch` records on */
+    uint32_t pitch;
+};
+
+/* SHARED: the item may be a shared one, whose rows are of several spans. */
+template <bool SHARED> PTX_FN attn_row attn_find_row(const attn_params &p, const cu_attn_item &it, uint32_t row)
 {
-    row = row < it.n_rows ? row : it.n_rows - 1u; /* rows that do not exist are computed with zeros for q, and dropped */
-    return it.pos0 + (it.row0 + row) / p.group;
+    attn_row r = {it.token0, it.pos0, it.row0 + row, it.partial + row, it.n_rows};
+    if (SHARED && it.member_rows > 0) {
+        const cu_attn_item *run = p.a.runs + p.a.members[it.member0 + row / it.member_rows];
+        const uint32_t at = row % it.member_rows;
+        r = {run->token0, run->pos0, at, run->partial + at, it.member_rows};
+    }
+    return r;
+}
+
+template <bool SHARED> PTX_FN uint32_t attn_row_pos(const attn_params &p, const cu_attn_item &it, uint32_t row)
+{
+    /* rows that do not exist are computed with zeros for q, and dropped */
+    const attn_row r = attn_find_row<SHARED>(p, it, row < it.n_rows ? row : it.n_rows - 1u);
+    return r.pos0 + r.packed / p.group;
 }
 
 /* Index of a row's q among all [token][head]. */
-PTX_FN size_t attn_row_index(const attn_params &p, const cu_attn_item &it, uint32_t row)
+template <bool SHARED> PTX_FN size_t attn_row_index(const attn_params &p, const cu_attn_item &it, uint32_t row)
 {
-    const uint32_t token = (it.row0 + row) / p.group, head = (it.row0 + row) % p.group;
-    return (size_t)(it.token0 + token) * p.a.n_heads + it.kv_head * p.group + head;
+    const attn_row r = attn_find_row<SHARED>(p, it, row);
+    return (size_t)(r.token0 + r.packed / p.group) * p.a.n_heads + it.kv_head * p.group + r.packed % p.group;
 }
 
 /* ---- to shared memory ---------------------------------------------------------------------------------------------- */
@@ -130,7 +157,7 @@ PTX_FN void attn_load_kv(const attn_params &p, unsigned char *tile_smem, const a
 }
 
 /* q of an item: [ROWS][Q_PITCH], zeros beyond its rows and beyond head_dim. */
-template <class T, int D, int ROWS, int THREADS>
+template <class T, int D, int ROWS, int THREADS, bool SHARED>
 PTX_FN void attn_load_q(const attn_params &p, unsigned char *q_smem, const cu_attn_item &it)
 {
     enum { CHUNKS = D * 2 / 16 };
@@ -139,7 +166,7 @@ PTX_FN void attn_load_q(const attn_params &p, unsigned char *q_smem, const cu_at
     for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
         const uint32_t row = (threadIdx.x + i * THREADS) / CHUNKS;
         const bool there = row < it.n_rows && chunk * 16 < row_bytes;
-        const unsigned char *q = (const unsigned char *)p.a.q + attn_row_index(p, it, there ? row : 0) * row_bytes;
+        const unsigned char *q = (const unsigned char *)p.a.q + attn_row_index<SHARED>(p, it, there ? row : 0) * row_bytes;
         ptx_cp16(q_smem + row * attn_tile<T, D>::Q_PITCH + chunk * 16, q + (there ? chunk * 16 : 0), there ? 16 : 0);
     }
 }
@@ -206,14 +233,20 @@ PTX_FN void attn_put(const attn_params &p, const cu_attn_item &it, const attn_st
     }
 }
 
-/* The record of (split, row): head_dim values, maximum, sum. */
-PTX_FN float *attn_record(const attn_params &p, const cu_attn_item &it, uint32_t split, uint32_t row)
+/* Which of a row's records is that of a split. */
+PTX_FN uint32_t attn_record_of(const cu_attn_item &it, uint32_t split)
 {
-    return p.a.partials + (it.partial + (size_t)split * it.n_rows + row) * (p.a.kv.head_dim + 2);
+    return split < it.merged ? 0 : split + 1 - it.merged;
 }
 
-/* As attn_put, of the split that `tile` is of. */
-template <class T, int N>
+/* A record: head_dim values, maximum, sum. */
+PTX_FN float *attn_record(const attn_params &p, const attn_row &row, uint32_t n)
+{
+    return p.a.partials + (row.record + (size_t)n * row.pitch) * (p.a.kv.head_dim + 2);
+}
+
+/* As attn_put, to the record of the split that `tile` is of. */
+template <class T, bool SHARED, int N>
 PTX_FN void attn_put_record(const attn_params &p, const cu_attn_item &it, const attn_state<N> &st, uint32_t tile, uint32_t row0,
                             uint32_t chunk0)
 {
@@ -222,7 +255,8 @@ PTX_FN void attn_put_record(const attn_params &p, const cu_attn_item &it, const 
         const uint32_t row = row0 + threadIdx.x % 32 / 4 + 8 * h;
         if (row >= it.n_rows)
             continue;
-        float *record = attn_record(p, it, tile * CU_KV_TILE / it.split_tokens, row);
+        const uint32_t n = attn_record_of(it, tile * CU_KV_TILE / it.split_tokens);
+        float *record = attn_record(p, attn_find_row<SHARED>(p, it, row), n);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             const float *o0 = st.o[i / 2 * 2], *o1 = st.o[i / 2 * 2 + 1];
@@ -246,19 +280,19 @@ template <int THREADS> PTX_FN void attn_combine(const attn_params &p, const cu_a
     enum { VALUES = 4 };
     const attn_range r = attn_range_of(p, it);
     const uint32_t dims = p.a.kv.head_dim, n = it.n_rows * dims;
-    const uint32_t first = r.lo / it.split_tokens, end = (r.hi - 1) / it.split_tokens + 1;
+    const uint32_t first = attn_record_of(it, r.lo / it.split_tokens), end = attn_record_of(it, (r.hi - 1) / it.split_tokens) + 1;
     const size_t pitch = (size_t)it.n_rows * (dims + 2);
     for (uint32_t base = threadIdx.x; base < n; base += VALUES * THREADS) {
         const float *record[VALUES];
         float m[VALUES], l[VALUES], o[VALUES];
 #pragma unroll
         for (int v = 0; v < VALUES; v++) {
-            record[v] = attn_record(p, it, first, (base + v * THREADS) / dims);
+            record[v] = attn_record(p, attn_find_row<false>(p, it, (base + v * THREADS) / dims), first);
             m[v] = ATTN_NONE;
             l[v] = o[v] = 0.0f;
         }
 #pragma unroll 4
-        for (uint32_t split = first; split < end; split++)
+        for (uint32_t n_record = first; n_record < end; n_record++)
 #pragma unroll
             for (int v = 0; v < VALUES; v++)
                 if (base + v * THREADS < n) {

@@ -39,6 +39,19 @@ PTX_FN void attn128_qk(float (&s)[8][4], const unsigned char *q_smem, const unsi
     }
 }
 
+/* The smallest and the largest position of the warp's rows: those of a shared item stand anywhere. */
+PTX_FN void attn128_positions(uint32_t &first, uint32_t &last, const uint32_t (&pos)[2])
+{
+    first = pos[0] < pos[1] ? pos[0] : pos[1];
+    last = pos[0] < pos[1] ? pos[1] : pos[0];
+#pragma unroll
+    for (int lanes = 4; lanes < 32; lanes *= 2) {
+        const uint32_t other_first = ptx_shfl_xor(first, lanes), other_last = ptx_shfl_xor(last, lanes);
+        first = other_first < first ? other_first : first;
+        last = other_last > last ? other_last : last;
+    }
+}
+
 /* One tile, for one warp. */
 template <class T, int D>
 PTX_FN void attn128_tile(const attn_params &p, attn_state<D / 8> &st, const unsigned char *q_smem, const unsigned char *tile_smem,
@@ -76,11 +89,12 @@ template <class T, int D> PTX_KERNEL(ATTN128_THREADS, 1) attn_rows128(PTX_PARAM(
     const cu_attn_item item = p.a.items[blockIdx.x];
     const attn_range range = attn_range_of(p, item);
     const uint32_t row0 = threadIdx.x / 32 * 16, row = row0 + threadIdx.x % 32 / 4;
-    const uint32_t pos[2] = {attn_row_pos(p, item, row), attn_row_pos(p, item, row + 8)};
-    const uint32_t first = attn_row_pos(p, item, row0), last = attn_row_pos(p, item, row0 + 15); /* of the warp */
+    const uint32_t pos[2] = {attn_row_pos<true>(p, item, row), attn_row_pos<true>(p, item, row + 8)};
+    uint32_t first, last; /* positions of the warp's rows */
+    attn128_positions(first, last, pos);
 
     attn_place place = attn_find(p, item, range.tile, range.hi);
-    attn_load_q<T, D, ATTN128_ROWS, ATTN128_THREADS>(p, smem + S::Q, item);
+    attn_load_q<T, D, ATTN128_ROWS, ATTN128_THREADS, true>(p, smem + S::Q, item);
     attn_load_kv<T, D, ATTN128_THREADS>(p, smem, place, item.kv_head, range.tile, range.lo, range.hi);
     ptx_cp_commit();
     if (range.tile + 1 < range.tile_end)
@@ -94,6 +108,7 @@ template <class T, int D> PTX_KERNEL(ATTN128_THREADS, 1) attn_rows128(PTX_PARAM(
     attn_state<D / 8> split, all;
     attn_clear(split);
     attn_clear(all);
+    const bool merges = !attn_is_cut(item) || (item.member_rows > 0 && item.split0 == 0);
     uint32_t stage = 0;
     for (uint32_t tile = range.tile; tile < range.tile_end; tile++) {
         ptx_cp_wait<0>();
@@ -113,14 +128,17 @@ template <class T, int D> PTX_KERNEL(ATTN128_THREADS, 1) attn_rows128(PTX_PARAM(
             attn128_tile<T, D>(p, split, smem + S::Q + row0 * S::Tile::Q_PITCH, tile_smem, tile, pos,
                                token_last > first || last - token >= p.window);
         if (tile + 1 == range.tile_end || attn_ends_split(item, tile)) {
-            if (item.n_parts > 1)
-                attn_put_record<T>(p, item, split, tile, row0, 0);
+            if (!merges)
+                attn_put_record<T, true>(p, item, split, tile, row0, 0);
             else
                 attn_merge_split(all, split);
             attn_clear(split);
         }
     }
-    if (item.n_parts > 1) {
+    if (item.member_rows > 0) {
+        if (merges)
+            attn_put_record<T, true>(p, item, all, 0, row0, 0);
+    } else if (attn_is_cut(item)) {
         attn_arrive<ATTN128_THREADS>(p, item, (uint32_t *)(smem + S::FLAG));
     } else {
         attn_put<T>(p, item, all, row0, 0);

@@ -67,7 +67,7 @@ template <class T, int D> PTX_FN void attn16_feed_next(const attn_params &p, att
         attn_load_kv<T, D, ATTN16_THREADS>(p, smem + f.stage * S::Tile::BYTES, f.place, w.item.kv_head, w.tile, w.range.lo,
                                            w.range.hi);
         if (w.tile == w.range.tile)
-            attn_load_q<T, D, 16, ATTN16_THREADS>(p, smem + S::Q + (w.i - f.begin) % 2 * S::Q_BYTES, w.item);
+            attn_load_q<T, D, 16, ATTN16_THREADS, false>(p, smem + S::Q + (w.i - f.begin) % 2 * S::Q_BYTES, w.item);
         attn16_advance(p, w, f.end);
         if (w.i < f.end)
             f.place = attn_find(p, w.item, w.tile, w.range.hi);
@@ -181,8 +181,8 @@ template <class T, int D> PTX_KERNEL(ATTN16_THREADS, (attn16_shape<T, D>::BLOCKS
         ptx_syncthreads(); /* this tile is there for all, and all are done with the one before it */
         if (at.tile == at.range.tile) {
             attn16_take_q<T, D>(q, smem + S::Q + (at.i - feed.begin) % 2 * S::Q_BYTES, p.a.xt);
-            pos[0] = attn_row_pos(p, item, g);
-            pos[1] = attn_row_pos(p, item, g + 8);
+            pos[0] = attn_row_pos<false>(p, item, g);
+            pos[1] = attn_row_pos<false>(p, item, g + 8);
         }
         const unsigned char *tile_smem = smem + stage * S::Tile::BYTES;
         stage = stage + 1 == S::STAGES ? 0 : stage + 1;
@@ -192,14 +192,14 @@ template <class T, int D> PTX_KERNEL(ATTN16_THREADS, (attn16_shape<T, D>::BLOCKS
 
         const bool last = at.tile + 1 == at.range.tile_end;
         if (last || attn_ends_split(item, at.tile)) {
-            if (item.n_parts > 1)
-                attn_put_record<T>(p, item, split, at.tile, 0, chunk0);
+            if (attn_is_cut(item))
+                attn_put_record<T, false>(p, item, split, at.tile, 0, chunk0);
             else
                 attn_merge_split(all, split);
             attn_clear(split);
         }
         if (last) {
-            if (item.n_parts > 1) {
+            if (attn_is_cut(item)) {
                 attn_arrive<ATTN16_THREADS>(p, item, (uint32_t *)(smem + S::FLAG));
             } else {
                 attn_put<T>(p, item, all, 0, chunk0);

@@ -11,10 +11,13 @@
  * A run that is cut needs a record per row and split. Where these would not fit the run stays whole: slower, not wrong. Splits
  * grow with the position (cu_attn_split), so that records stay few, and their merge short, in long sequences too.
  *
+ * What sequences with a common prefix share (cu_attn_share.h) goes to list 1 too, as items of up to 128 rows of several runs;
+ * each of these runs does the rest in list 0 and merges.
+ *
  * Rejected: longest-processing-time over single splits (the same balance, every result through records), and split sizes that
  * follow the batch (other bits).
  */
-#include "cu_attn.h"
+#include "cu_attn_share.h"
 #include "status.h"
 
 #include <stdbool.h>
@@ -22,26 +25,16 @@
 
 enum {
     ROWS_SMALL = 16,             /* packed rows of an item of list 0 */
-    ROWS_LARGE = 128,            /* of list 1 */
+    ROWS_LARGE = CU_ATTN_ROWS,   /* of list 1 */
     ITEM_TOKENS = 64,            /* what beginning and ending an item costs, in tokens of KV */
-    RECORDS_BYTES = 64 << 20,
+    RECORDS_BYTES = 96 << 20,
     POSITIONS = 1 << 30 /* tokens of a sequence: far beyond memory, and nothing overflows */
 };
 
 struct run {
-    struct cu_attn_item item; /* all splits, not cut */
-    uint32_t tokens;          /* that its last row sees */
+    struct cu_attn_item item; /* all splits that are its own, not cut */
+    uint32_t tokens;          /* of these, as its last row sees them */
 };
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint32_t div_up(uint32_t n, uint32_t by)
-{
-    return (n + by - 1) / by;
-}
 
 uint32_t cu_attn_split(uint32_t pos)
 {
@@ -54,7 +47,7 @@ uint32_t cu_attn_split(uint32_t pos)
 /* Takes the leading rows off a span that have one size of splits. */
 static bool take_piece(struct cu_attn_span *span, struct cu_attn_span *piece)
 {
-    const uint32_t n = min_u32(span->n_rows, cu_attn_split(span->pos0) * CU_ATTN_SPLITS - span->pos0);
+    const uint32_t n = cu_attn_min(span->n_rows, cu_attn_split(span->pos0) * CU_ATTN_SPLITS - span->pos0);
     *piece = *span;
     piece->n_rows = n;
     span->row0 += n;
@@ -74,25 +67,31 @@ void cu_attn_bounds(const struct cu_attn_shape *s, uint32_t max_rows, uint32_t m
     uint32_t sizes = 1; /* of splits: a span may have rows of each */
     for (uint32_t split = cu_attn_split(max_context - 1); split > CU_SPLIT; split /= 2)
         sizes++;
-    const uint32_t group = s->n_heads / s->n_kv_heads, spans = min_u32(max_spans * sizes, max_rows);
+    const uint32_t group = s->n_heads / s->n_kv_heads, spans = cu_attn_min(max_spans * sizes, max_rows);
     const uint32_t small = spans * s->n_kv_heads;
     /* a span of r packed rows has at most r / 128 + 1 groups */
-    const uint32_t large = (div_up(max_rows * group, ROWS_LARGE) + spans) * s->n_kv_heads;
-    const uint64_t splits = min_u32(div_up(max_context, CU_SPLIT), CU_ATTN_SPLITS), record = (s->head_dim + 2) * sizeof(float);
+    const uint32_t large = (cu_attn_div_up(max_rows * group, ROWS_LARGE) + spans) * s->n_kv_heads;
+    const uint64_t splits = cu_attn_min(cu_attn_div_up(max_context, CU_SPLIT), CU_ATTN_SPLITS);
+    const uint64_t record = (s->head_dim + 2) * sizeof(float);
     /* at most one run per block is cut in list 0; in list 1 only what is longer than a fair share: fewer runs than blocks */
-    const uint64_t rows = (uint64_t)min_u32(small, s->ctas) * ROWS_SMALL + (uint64_t)min_u32(large, s->ctas) * ROWS_LARGE;
-    const uint64_t records = rows * splits, most = RECORDS_BYTES / record;
+    const uint64_t rows = (uint64_t)cu_attn_min(small, s->ctas) * ROWS_SMALL + (uint64_t)cu_attn_min(large, s->ctas) * ROWS_LARGE;
+    const uint64_t shared = max_context / CU_SPLIT > CU_ATTN_SHARE_SPLITS ? (uint64_t)small * ROWS_SMALL : 0;
+    const uint64_t records = (rows + shared) * splits, most = RECORDS_BYTES / record;
     *out_max = (struct cu_attn_plan){
-        .max_items = {small + s->ctas, large + s->ctas + 1},
+        .max_items = {small + s->ctas, large + s->ctas + 1 + cu_attn_share_items(s, small)},
         .max_partials = (uint32_t)(records < most ? records : most),
-        .max_counters = 2 * s->ctas,
+        .max_counters = 2 * s->ctas + small,
+        .max_members = small,
+        .max_peers = spans,
     };
 }
 
-/* Room for the records of a run in `parts` parts; if there is none it has to be one. */
+/* Room for the records of a run in `parts` parts, if it has none yet; if there is no room it has to be one. */
 static uint32_t take_records(struct cu_attn_plan *p, struct run *r, uint32_t parts)
 {
     const uint64_t records = (uint64_t)r->item.n_rows * r->item.split1;
+    if (r->item.partial != CU_NO_SLOT)
+        return parts;
     if (parts < 2 || p->n_counters == p->max_counters || records > p->max_partials - p->n_partials)
         return 1;
     r->item.partial = p->n_partials;
@@ -125,11 +124,75 @@ static struct run make_run(const struct cu_attn_span *span, uint32_t group, uint
         .partial = CU_NO_SLOT,
         .n_rows = (uint16_t)n_rows,
         .kv_head = (uint16_t)kv_head,
-        .split1 = (uint16_t)div_up(r.tokens, split),
+        .split1 = (uint16_t)cu_attn_div_up(r.tokens, split),
         .n_parts = 1,
+        .merged = 1,
         .split_tokens = split,
     };
     return r;
+}
+
+/* ---- spans of few rows, and what groups of them share --------------------------------------------------------------- */
+
+/* The pieces of spans that have few rows. */
+static int collect_peers(const struct cu_attn_shape *s, const struct cu_attn_span *spans, uint32_t n_spans,
+                         struct cu_attn_plan *p)
+{
+    struct cu_attn_span rest, piece;
+    for (uint32_t i = 0; i < n_spans; i++)
+        for (rest = spans[i]; take_piece(&rest, &piece);) {
+            struct cu_attn_peer peer = {.span = piece, .size = cu_attn_split(piece.pos0)};
+            if (cu_attn_peer_rows(s, &peer) > ROWS_SMALL)
+                continue;
+            if (p->n_peers == p->max_peers)
+                return ST_NOSPACE;
+            peer.whole = (uint16_t)(piece.pos0 / peer.size);
+            p->peers[p->n_peers++] = peer;
+        }
+    return ST_OK;
+}
+
+/* Members and their heads: a head's runs stand together in the order of the peers. */
+static uint32_t member_at(const struct cu_attn_plan *p, const struct cu_attn_peer *peer, uint32_t head)
+{
+    return head * p->n_peers + (uint32_t)(peer - p->peers);
+}
+
+/* The shared items of the peers from .. to - 1 of a group: at most 128 rows. */
+static int put_shared(const struct cu_attn_shape *s, struct cu_attn_plan *p, const struct cu_attn_peer *from, uint32_t n)
+{
+    const uint32_t rows = cu_attn_peer_rows(s, from);
+    struct run r = {.item = {.token0 = from->span.row0,
+                             .pos0 = from->span.pos0,
+                             .table = from->span.table,
+                             .n_rows = (uint16_t)(n * rows),
+                             .merged = from->merged,
+                             .member_rows = (uint16_t)rows,
+                             .split_tokens = from->size}};
+    for (uint32_t i = 1; i < n; i++)
+        r.item.pos0 = cu_attn_min(r.item.pos0, from[i].span.pos0);
+    for (uint32_t i = 0; i < s->n_kv_heads * from->parts; i++) {
+        const uint32_t part = i % from->parts;
+        r.item.kv_head = (uint16_t)(i / from->parts);
+        r.item.part = (uint16_t)part;
+        r.item.member0 = member_at(p, from, r.item.kv_head);
+        int rc = put_item(p, 1, &r, from->shared * part / from->parts, from->shared * (part + 1) / from->parts);
+        if (rc != ST_OK)
+            return rc;
+    }
+    return ST_OK;
+}
+
+static int plan_shared(const struct cu_attn_shape *s, struct cu_attn_plan *p)
+{
+    int rc = ST_OK;
+    for (uint32_t a = 0; a < p->n_peers; a++) {
+        const struct cu_attn_peer *first = &p->peers[a];
+        const uint32_t n = first->n, groups = first->row_groups;
+        for (uint32_t i = 0; n > 0 && i < groups && rc == ST_OK; i++)
+            rc = put_shared(s, p, first + n * i / groups, n * (i + 1) / groups - n * i / groups);
+    }
+    return rc;
 }
 
 /* ---- list 0: a line of tokens, cut into one piece per block -------------------------------------------------------- */
@@ -154,22 +217,22 @@ static uint64_t line_room(struct line *l, const struct cu_attn_shape *s, struct 
 
 static int deal_run(struct line *l, const struct cu_attn_shape *s, struct cu_attn_plan *p, struct run *r)
 {
-    const uint32_t splits = r->item.split1, size = r->item.split_tokens, first = p->n_items[0];
+    const uint32_t begin = r->item.split0, end = r->item.split1, size = r->item.split_tokens, first = p->n_items[0];
     uint64_t room = line_room(l, s, p, size / 2);
-    if (r->tokens <= room + size / 2 || take_records(p, r, splits) == 1) {
+    if (r->tokens <= room + size / 2 || take_records(p, r, end - begin) == 1) {
         l->done += run_cost(r);
-        return put_item(p, 0, r, 0, splits);
+        return put_item(p, 0, r, begin, end);
     }
     l->done += ITEM_TOKENS;
-    for (uint32_t split = 0; split < splits; room = line_room(l, s, p, size / 2)) {
-        const uint32_t tokens = r->tokens - split * size;
-        uint32_t n = splits - split;
+    for (uint32_t split = begin; split < end; room = line_room(l, s, p, size / 2)) {
+        const uint32_t tokens = r->tokens - (split - begin) * size;
+        uint32_t n = end - split;
         if (tokens > room + size / 2) /* and room is at least half a split: n > 0 */
             n = (uint32_t)((room + size / 2) / size);
         int rc = put_item(p, 0, r, split, split + n);
         if (rc != ST_OK)
             return rc;
-        l->done += min_u32(tokens, n * size);
+        l->done += cu_attn_min(tokens, n * size);
         split += n;
     }
     for (uint32_t i = first; i < p->n_items[0]; i++) {
@@ -179,33 +242,35 @@ static int deal_run(struct line *l, const struct cu_attn_shape *s, struct cu_att
     return ST_OK;
 }
 
-static int deal_span(struct line *l, const struct cu_attn_shape *s, struct cu_attn_plan *p, const struct cu_attn_span *span)
+/* A peer's run, without what shared items do. */
+static struct run small_run(const struct cu_attn_shape *s, const struct cu_attn_peer *peer, uint32_t head)
 {
-    const uint32_t group = s->n_heads / s->n_kv_heads;
-    for (uint32_t head = 0; head < s->n_kv_heads; head++) {
-        struct run r = make_run(span, group, head, 0, span->n_rows * group);
-        int rc = deal_run(l, s, p, &r);
-        if (rc != ST_OK)
-            return rc;
+    const uint32_t rows = cu_attn_peer_rows(s, peer);
+    struct run r = make_run(&peer->span, s->n_heads / s->n_kv_heads, head, 0, rows);
+    if (peer->shared > 0) {
+        r.tokens -= peer->shared * peer->size;
+        r.item.split0 = peer->shared;
+        r.item.merged = peer->merged;
+        r.item.partial = peer->partial + head * rows * peer->records;
+        r.item.counter = peer->counter + head;
     }
-    return ST_OK;
+    return r;
 }
 
-static int plan_small(const struct cu_attn_shape *s, const struct cu_attn_span *spans, uint32_t n_spans, struct cu_attn_plan *p)
+static int plan_small(const struct cu_attn_shape *s, struct cu_attn_plan *p)
 {
-    const uint32_t group = s->n_heads / s->n_kv_heads;
-    struct cu_attn_span rest, piece;
     struct line l = {0};
-    for (uint32_t i = 0; i < n_spans; i++)
-        for (rest = spans[i]; take_piece(&rest, &piece);)
-            if (piece.n_rows * group <= ROWS_SMALL) {
-                struct run r = make_run(&piece, group, 0, 0, piece.n_rows * group);
-                l.total += run_cost(&r) * s->n_kv_heads;
-            }
+    for (uint32_t i = 0; i < p->n_peers; i++) {
+        const struct run r = small_run(s, &p->peers[i], 0);
+        l.total += run_cost(&r) * s->n_kv_heads;
+    }
     p->begin[0] = 0;
-    for (uint32_t i = 0; i < n_spans; i++)
-        for (rest = spans[i]; take_piece(&rest, &piece);) {
-            int rc = piece.n_rows * group <= ROWS_SMALL ? deal_span(&l, s, p, &piece) : ST_OK;
+    for (uint32_t i = 0; i < p->n_peers; i++)
+        for (uint32_t head = 0; head < s->n_kv_heads; head++) {
+            struct run r = small_run(s, &p->peers[i], head);
+            if (p->n_members > 0)
+                p->members[member_at(p, &p->peers[i], head)] = p->n_items[0];
+            int rc = deal_run(&l, s, p, &r);
             if (rc != ST_OK)
                 return rc;
         }
@@ -220,13 +285,13 @@ static int plan_small(const struct cu_attn_shape *s, const struct cu_attn_span *
 static uint32_t large_groups(const struct cu_attn_span *piece, uint32_t group)
 {
     const uint32_t rows = piece->n_rows * group;
-    return rows > ROWS_SMALL ? div_up(rows, ROWS_LARGE) : 0;
+    return rows > ROWS_SMALL ? cu_attn_div_up(rows, ROWS_LARGE) : 0;
 }
 
 static struct run large_run(const struct cu_attn_span *piece, uint32_t group, uint32_t row_group, uint32_t head)
 {
     const uint32_t row0 = row_group * ROWS_LARGE;
-    return make_run(piece, group, head, row0, min_u32(ROWS_LARGE, piece->n_rows * group - row0));
+    return make_run(piece, group, head, row0, cu_attn_min(ROWS_LARGE, piece->n_rows * group - row0));
 }
 
 /* fair: tokens. */
@@ -235,8 +300,8 @@ static int put_parts(struct cu_attn_plan *p, struct run *r, uint64_t fair)
     const uint32_t splits = r->item.split1;
     uint32_t parts = 1;
     if (r->tokens > fair + fair / 2) {
-        const uint32_t size = div_up((uint32_t)(fair / 2) + 1, r->item.split_tokens); /* splits of a part */
-        parts = take_records(p, r, div_up(splits, size));
+        const uint32_t size = cu_attn_div_up((uint32_t)(fair / 2) + 1, r->item.split_tokens); /* splits of a part */
+        parts = take_records(p, r, cu_attn_div_up(splits, size));
     }
     r->item.n_parts = (uint16_t)parts;
     for (uint32_t i = 0; i < parts; i++) {
@@ -276,29 +341,34 @@ static int plan_large(const struct cu_attn_shape *s, const struct cu_attn_span *
         for (rest = spans[i]; take_piece(&rest, &piece);)
             for (uint32_t g = 0; g < large_groups(&piece, group); g++)
                 total += (uint64_t)large_run(&piece, group, g, 0).tokens * s->n_kv_heads;
-    const uint32_t sms = div_up(s->ctas, 2); /* about: list 0 has two or three blocks on each */
     for (uint32_t i = 0; i < n_spans; i++)
         for (rest = spans[i]; take_piece(&rest, &piece);)
             for (uint32_t j = 0; j < large_groups(&piece, group) * s->n_kv_heads; j++) {
                 struct run r = large_run(&piece, group, j / s->n_kv_heads, j % s->n_kv_heads);
-                int rc = put_parts(p, &r, total / sms);
+                int rc = put_parts(p, &r, total / s->sms);
                 if (rc != ST_OK)
                     return rc;
             }
-    if (p->n_items[1] > 1)
+    int rc = plan_shared(s, p);
+    if (rc == ST_OK && p->n_items[1] > 1)
         qsort(p->items[1], p->n_items[1], sizeof *p->items[1], longer);
-    return ST_OK;
+    return rc;
 }
 
 int cu_attn_make_plan(const struct cu_attn_shape *s, const struct cu_attn_span *spans, uint32_t n_spans,
-                      struct cu_attn_plan *plan)
+                      const uint32_t *tables, struct cu_attn_plan *plan)
 {
-    if (s->n_kv_heads == 0 || s->n_heads == 0 || s->n_heads % s->n_kv_heads || s->n_kv_heads > UINT16_MAX || s->ctas == 0)
+    if (s->n_kv_heads == 0 || s->n_heads == 0 || s->n_heads % s->n_kv_heads || s->n_kv_heads > UINT16_MAX || s->ctas == 0 ||
+        s->sms == 0 || s->block_tokens == 0)
         return ST_EINVAL;
     for (uint32_t i = 0; i < n_spans; i++)
         if (spans[i].n_rows == 0 || spans[i].pos0 >= POSITIONS || spans[i].n_rows > POSITIONS - spans[i].pos0)
             return ST_EINVAL;
-    plan->n_items[0] = plan->n_items[1] = plan->n_partials = plan->n_counters = 0;
-    int rc = plan_small(s, spans, n_spans, plan);
-    return rc != ST_OK ? rc : plan_large(s, spans, n_spans, plan);
+    plan->n_items[0] = plan->n_items[1] = plan->n_partials = plan->n_counters = plan->n_members = plan->n_peers = 0;
+    int rc = collect_peers(s, spans, n_spans, plan);
+    if (rc == ST_OK && tables != NULL)
+        cu_attn_share_find(s, tables, plan);
+    if (rc == ST_OK)
+        rc = plan_small(s, plan);
+    return rc == ST_OK ? plan_large(s, spans, n_spans, plan) : rc;
 }

@@ -90,7 +90,8 @@ struct cu_arrays {
     uint32_t *lists;               /* [max_rows] row lists of norms */
     uint32_t *counts;              /* CU_COUNT_* */
     struct cu_attn_item *items[2]; /* the plan ... */
-    uint32_t *begin, *tables;      /* ... and [max_blocks] block ids */
+    uint32_t *begin, *members;     /* ... and its lists */
+    uint32_t *tables;              /* [max_blocks] block ids */
     struct cu_sample_row *rows;    /* [max_logits] */
     struct be_bias *bias;          /* [max_bias] */
     struct be_seen *seen;          /* [max_seen] */
@@ -129,6 +130,7 @@ struct cu_step {
     size_t used;             /* bytes of the blob */
     uint32_t *counts;        /* in the blob */
     uint32_t n_items[2];
+    uint32_t grid; /* of list 1: at least its items */
     uint32_t n_records;
 };
 
@@ -136,6 +138,7 @@ struct cu_graph {
     struct gpu_graph *graph;
     uint32_t records; /* generation of the records that it was captured from */
     uint32_t met;     /* generation that has run in this bucket launch by launch */
+    uint32_t grid;    /* of attention's list 1: blocks without an item return */
 };
 
 struct cu_load; /* cu_load.c */
@@ -164,7 +167,7 @@ struct cu_be {
     struct cu_step step;
     struct cu_record *records, *captured; /* [CU_RECORDS]: of this step; that the graphs were made from */
     uint32_t n_captured, generation;
-    struct cu_graph graph[CU_GRAPHS];
+    struct cu_graph graph[2][CU_GRAPHS]; /* without and with items in list 1 */
     struct {
         struct gpu_event *done[CU_TICKETS];
         uint64_t issued;

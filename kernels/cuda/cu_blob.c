@@ -55,7 +55,7 @@ size_t cu_blob_max_bytes(const struct cu_be *b)
     size_t rows = l->max_rows, bytes = aligned(sizeof(struct cu_blob)) + (size_t)CU_SECTIONS * ALIGN;
     bytes += rows * 4 * 4 + (size_t)l->max_blocks * 4 + CU_COUNTS * 4;
     bytes += (b->plan.max_items[0] + (size_t)b->plan.max_items[1]) * sizeof(struct cu_attn_item);
-    bytes += ((size_t)b->shape.ctas + 1) * 4;
+    bytes += ((size_t)b->shape.ctas + 1 + b->plan.max_members) * 4;
     bytes += l->max_logits * sizeof(struct cu_sample_row);
     return bytes + b->max_bias * sizeof(struct be_bias) + b->max_seen * sizeof(struct be_seen) +
            (size_t)b->max_banned * 4;
@@ -132,7 +132,7 @@ static int add_plan(struct cu_be *b, const struct be_batch *p)
         memcpy(tables + n, s->table, (size_t)s->n_blocks * 4);
         n += s->n_blocks;
     }
-    int st = cu_attn_make_plan(&b->shape, b->spans, p->n_spans, plan);
+    int st = cu_attn_make_plan(&b->shape, b->spans, p->n_spans, tables, plan);
     if (st)
         return cu_backend_refuse(b, st, "step: no attention plan for %u spans of %u rows", p->n_spans,
                                  p->n_rows);
@@ -142,7 +142,10 @@ static int add_plan(struct cu_be *b, const struct be_batch *p)
         if (bytes)
             memcpy(section(b, b->a.items[j], bytes), plan->items[j], bytes);
     }
+    b->step.grid = plan->n_items[1];
     words(b, b->a.begin, plan->begin, b->shape.ctas + 1, b->shape.ctas + 1, 0);
+    if (plan->n_members)
+        words(b, b->a.members, plan->members, plan->n_members, plan->n_members, 0);
     return ST_OK;
 }
 

@@ -48,6 +48,7 @@ static uint32_t wants(struct cu_be *b, struct want w[ARRAYS_MAX])
         {(void **)&a->items[0], p->max_items[0] * item, "attention plan"},
         {(void **)&a->items[1], p->max_items[1] * item, "attention plan"},
         {(void **)&a->begin, rows_bytes(b->shape.ctas + 1, 4), "attention plan"},
+        {(void **)&a->members, rows_bytes(p->max_members, 4), "attention plan"},
         {(void **)&a->tables, rows_bytes(l->max_blocks, 4), "block tables"},
         {(void **)&a->partials, p->max_partials * (size_t)(b->shape.head_dim + 2) * 4, "partial attention"},
         {(void **)&a->counters, rows_bytes(p->max_counters, 4), "attention counters"},
@@ -97,7 +98,10 @@ static int host_arrays(struct cu_be *b, struct err *e)
     p->items[0] = mem_zalloc(p->max_items[0], sizeof *p->items[0]);
     p->items[1] = mem_zalloc(p->max_items[1], sizeof *p->items[1]);
     p->begin = mem_zalloc((size_t)b->shape.ctas + 1, sizeof *p->begin);
-    bool ok = b->spans && b->records && b->captured && p->items[0] && p->items[1] && p->begin;
+    p->members = mem_zalloc(p->max_members, sizeof *p->members);
+    p->peers = mem_zalloc(p->max_peers, sizeof *p->peers);
+    bool ok = b->spans && b->records && b->captured && p->items[0] && p->items[1] && p->begin &&
+              p->members && p->peers;
     for (int i = 0; ok && i < CU_BLOBS; i++) {
         struct cu_slot *s = &b->slot[i];
         bytes = b->blob_bytes + l->max_logits * sizeof *s->out;
@@ -174,6 +178,7 @@ int cu_limits_set(struct be *be, const struct be_step_limits *l, struct err *e)
     l = &b->limits;
     if (b->shape.n_heads) {
         b->shape.block_tokens = b->kv->kv.block_tokens;
+        b->shape.sms = gpu_info(b->gpu)->sms;
         b->shape.ctas = cu_attn_ctas(gpu_info(b->gpu), b->shape.head_dim, (enum cu_type)b->kv->kv.type);
         cu_attn_bounds(&b->shape, l->max_rows, l->max_spans, l->max_context, &b->plan);
     }
@@ -196,9 +201,10 @@ void cu_limits_free(struct cu_be *b)
 {
     struct want w[ARRAYS_MAX];
     uint32_t n = wants(b, w);
-    for (int i = 0; i < CU_GRAPHS; i++) {
-        gpu_graph_destroy(b->graph[i].graph);
-        b->graph[i].graph = NULL;
+    for (int i = 0; i < 2 * CU_GRAPHS; i++) {
+        struct cu_graph *g = &b->graph[i / CU_GRAPHS][i % CU_GRAPHS];
+        gpu_graph_destroy(g->graph);
+        g->graph = NULL;
     }
     b->n_captured = b->first = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -211,7 +217,8 @@ void cu_limits_free(struct cu_be *b)
         b->slot[i].blob = NULL;
         b->slot[i].out = NULL;
     }
-    void *host[] = {b->spans, b->records, b->captured, b->plan.items[0], b->plan.items[1], b->plan.begin};
+    void *host[] = {b->spans,         b->records,    b->captured,     b->plan.items[0],
+                    b->plan.items[1], b->plan.begin, b->plan.members, b->plan.peers};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         mem_free(host[i]);
     b->spans = NULL;

@@ -12,8 +12,9 @@
  * Graphs. A decode step's launches depend on its number of rows alone, once that is rounded up to a bucket: the first step of a
  * bucket runs launch by launch, which loads its kernels, the second is captured, later ones are one launch each. Whether a graph
  * still fits is seen by comparing the step's records with those that the graphs were made from, byte for byte: 50 KB for a large
- * model, 2 us. (Rejected: trusting the caller to repeat itself; a hash, which saves nothing.) Mixed steps are launched kernel by
- * kernel: they are long enough.
+ * model, 2 us. (Rejected: trusting the caller to repeat itself; a hash, which saves nothing.) Decode steps of sequences that
+ * share KV have items in attention's list 1, and graphs of their own: the count is in the blob, so a graph serves all steps for
+ * whose items its grid has blocks. Mixed steps are launched kernel by kernel: they are long enough.
  *
  * Linears: up to 16 rows stream the weights; above, the library's product where it is allowed and knows the shape, else the
  * tile kernel of the same numeric class as the stream. The library has no SwiGLU: it stores gate and up, and a kernel follows.
@@ -27,7 +28,7 @@
 static const uint16_t buckets[] = {1,   2,   3,   4,   6,   8,   10,  12,  14,  16,  24,  32,  40,
                                    48,  56,  64,  72,  80,  88,  96,  104, 112, 120, 128, 144, 160,
                                    176, 192, 208, 224, 240, 256, 320, 384, 512, 640, 768, 1024};
-enum { BUCKETS = sizeof buckets / sizeof *buckets };
+enum { BUCKETS = sizeof buckets / sizeof *buckets, GRID_STEP = 128 };
 _Static_assert((int)BUCKETS <= (int)CU_GRAPHS, "a graph per bucket");
 
 uint32_t cu_run_bucket(const struct cu_be *b, uint32_t n, uint32_t *graph)
@@ -68,17 +69,19 @@ static int run_linear(struct cu_be *b, struct cu_lin l)
 static int run_attention(struct cu_be *b, struct cu_attn a)
 {
     int st = ST_OK;
-    if (b->step.n_items[0]) {
+    a.runs = b->a.items[0];
+    a.members = b->a.members;
+    if (b->step.grid) {
+        a.items = b->a.items[1];
+        a.begin = NULL;
+        a.ctas = b->step.grid;
+        st = cu_attn_rows128(b->stream, &a);
+    }
+    if (st == ST_OK && b->step.n_items[0]) {
         a.items = b->a.items[0];
         a.begin = b->a.begin;
         a.ctas = b->shape.ctas;
         st = cu_attn_rows16(b->stream, &a);
-    }
-    if (st == ST_OK && b->step.n_items[1]) {
-        a.items = b->a.items[1];
-        a.begin = NULL;
-        a.ctas = b->step.n_items[1];
-        st = cu_attn_rows128(b->stream, &a);
     }
     return st;
 }
@@ -215,7 +218,7 @@ static int run_kernels(struct cu_be *b)
 
 static bool graph_fits(const struct cu_be *b)
 {
-    if (!b->graphs || !b->step.decode || b->step.n_items[1] || b->step.seen_apart || !b->step.n_records)
+    if (!b->graphs || !b->step.decode || b->step.seen_apart || !b->step.n_records)
         return false;
     for (uint32_t i = 0; i < b->step.n_records; i++)
         if (b->records[i].m != CU_ALL_ROWS)
@@ -234,15 +237,16 @@ static int run_graph(struct cu_be *b)
     uint32_t at;
     if (cu_run_bucket(b, b->step.n_rows, &at) != b->step.m || at == BUCKETS)
         return run_kernels(b);
-    struct cu_graph *g = &b->graph[at];
+    struct cu_graph *g = &b->graph[b->step.n_items[1] > 0][at];
     if (g->met != b->generation) {
         g->met = b->generation;
         return run_kernels(b);
     }
-    if (!g->graph || g->records != b->generation) {
+    if (!g->graph || g->records != b->generation || b->step.n_items[1] > g->grid) {
         int st = g->graph ? gpu_stream_sync(b->stream) : ST_OK; /* it may still run */
         gpu_graph_destroy(g->graph);
         g->graph = NULL;
+        g->grid = b->step.grid = cu_round_up(b->step.n_items[1], GRID_STEP);
         if (st == ST_OK)
             st = gpu_capture_begin(b->stream);
         if (st)

@@ -22,7 +22,7 @@
 #include <string.h>
 #include <vector>
 
-enum { ATTN_SEQS = 8, ATTN_PATTERN = 0x5a5a };
+enum { ATTN_SEQS = 40, ATTN_PATTERN = 0x5a5a };
 
 struct attn_model {
     uint32_t n_heads, n_kv_heads, head_dim, block_tokens, window;
@@ -159,6 +159,18 @@ static inline void attn_case_begin(struct attn_case *c, struct gpu *gpu, struct 
                     attn_fill_row(c, &c->seqs[i], is_v, head, token);
 }
 
+/* The sequence has its first tokens in the same blocks as another one; its own blocks for them are nobody's. */
+static inline void attn_share(struct attn_case *c, uint32_t seq, uint32_t with, uint32_t tokens)
+{
+    assert_true(tokens % c->m.block_tokens == 0 && tokens <= c->seqs[seq].tokens && tokens <= c->seqs[with].tokens);
+    for (uint32_t i = 0; i < tokens / c->m.block_tokens; i++) {
+        uint32_t *entry = &c->tables[c->seqs[seq].table + i], *other = &c->tables[c->seqs[with].table + i];
+        if (*entry != *other)
+            memset(c->kv.pool + *entry * c->kv.block_stride, 0xff, c->kv.scale_offset);
+        *entry = *other;
+    }
+}
+
 static inline void attn_case_end(struct attn_case *c)
 {
     gpu_free(c->gpu, c->kv.pool);
@@ -180,9 +192,10 @@ struct attn_result {
     std::vector<attn_rows> spans;
     std::vector<uint16_t> y; /* [rows + 1][ldy], the last one without an item */
     uint32_t rows, ldy, n_items[2], n_partials;
+    uint32_t n_shared; /* items of several spans */
 };
 
-static inline attn_result attn_run(struct attn_case *c, const std::vector<attn_rows> &spans, uint32_t ctas)
+static inline attn_result attn_run(struct attn_case *c, const std::vector<attn_rows> &spans, uint32_t ctas, bool share = true)
 {
     const struct attn_model *m = &c->m;
     attn_result r = {};
@@ -205,13 +218,17 @@ static inline attn_result attn_run(struct attn_case *c, const std::vector<attn_r
             for (uint32_t head = 0; head < m->n_heads; head++)
                 attn_q(c, spans[i].seq, spans[i].pos0 + j, head, q + (at * m->n_heads + head) * m->head_dim);
 
-    const struct cu_attn_shape shape = {m->n_heads, m->n_kv_heads, m->head_dim, m->block_tokens, ctas};
+    const struct cu_attn_shape shape = {m->n_heads, m->n_kv_heads, m->head_dim, m->block_tokens, ctas, (ctas + 1) / 2};
     struct cu_attn_plan plan;
     cu_attn_bounds(&shape, r.rows, (uint32_t)spans.size(), context, &plan);
     for (int j = 0; j < 2; j++)
         plan.items[j] = (struct cu_attn_item *)gpu_alloc(c->gpu, plan.max_items[j] * sizeof *plan.items[j]);
     plan.begin = (uint32_t *)gpu_alloc(c->gpu, (ctas + 1) * 4);
-    assert_int_equal(cu_attn_make_plan(&shape, plan_spans.data(), (uint32_t)spans.size(), &plan), ST_OK);
+    plan.members = (uint32_t *)gpu_alloc(c->gpu, plan.max_members * 4);
+    std::vector<cu_attn_peer> peers(plan.max_peers);
+    plan.peers = peers.data();
+    assert_int_equal(cu_attn_make_plan(&shape, plan_spans.data(), (uint32_t)spans.size(), share ? c->tables : NULL, &plan),
+                     ST_OK);
     float *partials = (float *)gpu_alloc(c->gpu, ((size_t)plan.n_partials * (m->head_dim + 2) + 1) * 4);
     memset(partials, 0xff, ((size_t)plan.n_partials * (m->head_dim + 2) + 1) * 4);
     uint32_t *counters = (uint32_t *)gpu_alloc(c->gpu, plan.max_counters * 4);
@@ -222,10 +239,11 @@ static inline attn_result attn_run(struct attn_case *c, const std::vector<attn_r
     a.q = q, a.y = y, a.kv = c->kv, a.begin = plan.begin, a.tables = c->tables, a.n_items = n_items, a.partials = partials;
     a.counters = counters, a.layer = c->layer, a.n_heads = m->n_heads, a.ldy = r.ldy, a.window = m->window, a.xt = m->xt;
     a.scale = 1.0f / sqrtf((float)m->head_dim);
-    a.items = plan.items[0], a.ctas = ctas;
-    assert_int_equal(cu_attn_rows16(c->stream, &a), ST_OK);
+    a.runs = plan.items[0], a.members = plan.members;
     a.items = plan.items[1], a.ctas = plan.n_items[1] + 1; /* one block that has nothing to do */
     assert_int_equal(cu_attn_rows128(c->stream, &a), ST_OK);
+    a.items = plan.items[0], a.ctas = ctas;
+    assert_int_equal(cu_attn_rows16(c->stream, &a), ST_OK);
     assert_int_equal(gpu_stream_sync(c->stream), ST_OK);
 
     for (uint32_t i = 0; i < plan.max_counters; i++)
@@ -234,7 +252,9 @@ static inline attn_result attn_run(struct attn_case *c, const std::vector<attn_r
     for (int j = 0; j < 2; j++)
         r.n_items[j] = plan.n_items[j];
     r.n_partials = plan.n_partials;
-    void *all[] = {q, y, plan.items[0], plan.items[1], plan.begin, partials, counters, n_items};
+    for (uint32_t i = 0; i < plan.n_items[1]; i++)
+        r.n_shared += plan.items[1][i].member_rows > 0;
+    void *all[] = {q, y, plan.items[0], plan.items[1], plan.begin, plan.members, partials, counters, n_items};
     for (void *p : all)
         gpu_free(c->gpu, p);
     return r;

@@ -1,5 +1,5 @@
 /* The plan of attention: each (row, kv head, split) exactly once, nothing beyond the bounds, no block with much more than its
- * share. */
+ * share; what is shared is in the same blocks. */
 extern "C" {
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,11 +19,11 @@ extern "C" {
 struct arrays {
     struct cu_attn_plan plan;
     std::vector<cu_attn_item> items[2];
-    std::vector<uint32_t> begin;
+    std::vector<uint32_t> begin, members;
+    std::vector<cu_attn_peer> peers;
 };
 
-static void make(struct arrays *a, const struct cu_attn_shape *s, const std::vector<cu_attn_span> &spans, uint32_t max_rows,
-                 uint32_t max_spans, uint32_t max_context)
+static void bounds(struct arrays *a, const struct cu_attn_shape *s, uint32_t max_rows, uint32_t max_spans, uint32_t max_context)
 {
     cu_attn_bounds(s, max_rows, max_spans, max_context, &a->plan);
     for (int j = 0; j < 2; j++) {
@@ -31,8 +31,19 @@ static void make(struct arrays *a, const struct cu_attn_shape *s, const std::vec
         a->plan.items[j] = a->items[j].data();
     }
     a->begin.assign(s->ctas + 1, 0xdeadbeef);
+    a->members.assign(a->plan.max_members, 0xdeadbeef);
+    a->peers.resize(a->plan.max_peers);
     a->plan.begin = a->begin.data();
-    assert_int_equal(cu_attn_make_plan(s, spans.data(), (uint32_t)spans.size(), &a->plan), ST_OK);
+    a->plan.members = a->members.data();
+    a->plan.peers = a->peers.data();
+}
+
+static void make(struct arrays *a, const struct cu_attn_shape *s, const std::vector<cu_attn_span> &spans, uint32_t max_rows,
+                 uint32_t max_spans, uint32_t max_context, const uint32_t *tables = NULL)
+{
+    bounds(a, s, max_rows, max_spans, max_context);
+    assert_int_equal(cu_attn_make_plan(s, spans.data(), (uint32_t)spans.size(), tables, &a->plan), ST_OK);
+    assert_true(a->plan.n_members <= a->plan.max_members);
     assert_true(a->plan.n_items[0] <= a->plan.max_items[0] && a->plan.n_items[1] <= a->plan.max_items[1]);
     assert_true(a->plan.n_partials <= a->plan.max_partials && a->plan.n_counters <= a->plan.max_counters);
 }
@@ -57,16 +68,52 @@ static const cu_attn_span &span_of(const std::vector<cu_attn_span> &spans, const
     abort();
 }
 
+/* The j-th member of a shared item: an item with that run's rows and the shared splits, which it has in the same blocks. */
+static cu_attn_item member(const struct cu_attn_shape *s, const uint32_t *tables, const struct arrays *a,
+                           const cu_attn_item &item, uint32_t j)
+{
+    assert_true(item.member0 + j < a->plan.n_members && a->members[item.member0 + j] < a->plan.n_items[0]);
+    cu_attn_item run = a->items[0][a->members[item.member0 + j]];
+    assert_true(run.kv_head == item.kv_head && run.n_rows == item.member_rows && run.split_tokens == item.split_tokens);
+    assert_true(run.partial != CU_NO_SLOT && run.merged == item.merged && run.member_rows == 0 && run.pos0 >= item.pos0);
+    assert_true(run.split0 >= item.split1 && (item.split0 == 0 ? item.split1 == item.merged : item.split0 >= item.merged));
+    const uint32_t from = item.split0 * item.split_tokens / s->block_tokens;
+    const uint32_t to = div_up(item.split1 * item.split_tokens, s->block_tokens);
+    assert_memory_equal(tables + run.table + from, tables + item.table + from, (to - from) * 4);
+    run.split0 = item.split0;
+    run.split1 = item.split1;
+    return run;
+}
+
+/* Items with shared ones taken apart. */
+static std::vector<cu_attn_item> all_items(const struct cu_attn_shape *s, const uint32_t *tables, const struct arrays *a,
+                                           int list)
+{
+    std::vector<cu_attn_item> all;
+    for (uint32_t i = 0; i < a->plan.n_items[list]; i++) {
+        const cu_attn_item &item = a->items[list][i];
+        if (item.member_rows == 0) {
+            all.push_back(item);
+            continue;
+        }
+        assert_true(list == 1 && item.n_parts == 0 && item.row0 == 0 && item.partial != CU_NO_SLOT);
+        assert_true(item.n_rows <= 128 && item.n_rows % item.member_rows == 0);
+        for (uint32_t j = 0; j < item.n_rows / item.member_rows; j++)
+            all.push_back(member(s, tables, a, item, j));
+    }
+    return all;
+}
+
 /* Every packed row meets each of its splits once. */
-static void check_cover(const struct cu_attn_shape *s, const std::vector<cu_attn_span> &spans, const struct arrays *a)
+static void check_cover(const struct cu_attn_shape *s, const std::vector<cu_attn_span> &spans, const struct arrays *a,
+                        const uint32_t *tables = NULL)
 {
     const uint32_t group = s->n_heads / s->n_kv_heads;
     std::vector<std::vector<uint8_t>> seen(spans.size()); /* [packed row][head][split] */
     for (size_t i = 0; i < spans.size(); i++)
         seen[i].assign((size_t)spans[i].n_rows * group * s->n_kv_heads * CU_ATTN_SPLITS, 0);
     for (int list = 0; list < 2; list++)
-        for (uint32_t i = 0; i < a->plan.n_items[list]; i++) {
-            const cu_attn_item &item = a->items[list][i];
+        for (const cu_attn_item &item : all_items(s, tables, a, list)) {
             const cu_attn_span &span = span_of(spans, item);
             const size_t at = &span - spans.data();
             const uint32_t skip = item.token0 - span.row0, last = item.pos0 + (item.row0 + item.n_rows - 1) / group;
@@ -96,15 +143,18 @@ static void check_parts(const struct arrays *a)
     for (int list = 0; list < 2; list++)
         for (uint32_t i = 0; i < a->plan.n_items[list]; i++) {
             const cu_attn_item &item = a->items[list][i];
-            if (item.n_parts == 1) {
-                assert_true(item.part == 0 && item.split0 == 0 && item.partial == CU_NO_SLOT);
+            if (item.member_rows > 0)
+                continue;
+            if (item.partial == CU_NO_SLOT) {
+                assert_true(item.part == 0 && item.n_parts == 1 && item.split0 == 0);
                 continue;
             }
             assert_true(item.counter < a->plan.n_counters && item.part < item.n_parts);
             const cu_attn_item *&first = of[item.counter];
             first = first ? first : &item;
             assert_true(item.token0 == first->token0 && item.row0 == first->row0 && item.n_rows == first->n_rows &&
-                        item.kv_head == first->kv_head && item.partial == first->partial && item.n_parts == first->n_parts);
+                        item.kv_head == first->kv_head && item.partial == first->partial && item.n_parts == first->n_parts &&
+                        item.merged == first->merged && item.merged > 0);
             assert_true(parts[item.counter].insert(item.part).second);
             splits[item.counter] = std::max<uint32_t>(splits[item.counter], item.split1);
         }
@@ -112,7 +162,7 @@ static void check_parts(const struct arrays *a)
     for (uint32_t i = 0; i < a->plan.n_counters; i++) {
         assert_non_null(of[i]);
         assert_int_equal(parts[i].size(), of[i]->n_parts);
-        records.push_back({of[i]->partial, splits[i] * of[i]->n_rows});
+        records.push_back({of[i]->partial, (splits[i] + 1 - of[i]->merged) * of[i]->n_rows});
     }
     std::sort(records.begin(), records.end());
     uint32_t end = 0;
@@ -150,11 +200,11 @@ static void check_balance(const struct cu_attn_shape *s, const struct arrays *a)
     }
     assert_true(most <= (total + runs * 64) / s->ctas + split || left < 16 * CU_ATTN_SPLITS);
     for (uint32_t i = 0; i < a->plan.n_items[1]; i++)
-        large += item_tokens(s, a->items[1][i]);
+        large += a->items[1][i].member_rows ? 0 : item_tokens(s, a->items[1][i]);
     for (uint32_t i = 0; i < a->plan.n_items[1]; i++) {
         const cu_attn_item &item = a->items[1][i], &before = a->items[1][i ? i - 1 : 0];
-        const uint64_t fair = large / div_up(s->ctas, 2);
-        assert_true(item_tokens(s, item) <= std::max<uint64_t>(fair + fair / 2, item.split_tokens) ||
+        const uint64_t fair = large / s->sms;
+        assert_true(item.member_rows || item_tokens(s, item) <= std::max<uint64_t>(fair + fair / 2, item.split_tokens) ||
                     left < item.n_rows * (uint32_t)item.split1);
         assert_true((item.split1 - item.split0) * item.split_tokens <= (before.split1 - before.split0) * before.split_tokens);
     }
@@ -180,7 +230,8 @@ static void random_batches(void **unused)
         state = seed;
         const uint32_t kv_heads = 1 + below(9), group = 1 + below(below(4) ? 8 : 40);
         const uint32_t max_context = 1 + below(below(2) ? 1000 : below(2) ? 9000 : 70000);
-        const struct cu_attn_shape s = {kv_heads * group, kv_heads, 128, 16, 1 + below(below(2) ? 20 : 300)};
+        const uint32_t ctas = 1 + below(below(2) ? 20 : 300);
+        const struct cu_attn_shape s = {kv_heads * group, kv_heads, 128, 16, ctas, div_up(ctas, 2)};
         std::vector<cu_attn_span> spans;
         uint32_t rows = 0, table = 0;
         for (uint32_t i = 0, n_spans = below(12); i < n_spans; i++) {
@@ -212,7 +263,7 @@ static struct arrays decode(const struct cu_attn_shape *s, uint32_t n, uint32_t 
 static void batches(void **unused)
 {
     (void)unused;
-    const struct cu_attn_shape s = {32, 8, 128, 16, 264};
+    const struct cu_attn_shape s = {32, 8, 128, 16, 264, 132};
     struct arrays one = decode(&s, 1, 500), longest = decode(&s, 1, 131072), many = decode(&s, 200, 500);
     assert_int_equal(one.plan.n_items[0], 16); /* 8 heads, 2 splits */
     for (uint32_t cta = 0; cta < 264; cta++) {
@@ -226,21 +277,15 @@ static void batches(void **unused)
 static void records_run_out(void **unused)
 {
     (void)unused;
-    const struct cu_attn_shape s = {32, 8, 128, 16, 264};
+    const struct cu_attn_shape s = {32, 8, 128, 16, 264, 132};
     const std::vector<cu_attn_span> spans = {{0, 1, 99999, 0}, {1, 20, 99979, 7000}, {21, 1, 99999, 14000}};
     struct arrays a;
-    cu_attn_bounds(&s, 22, 3, 100000, &a.plan);
-    for (int j = 0; j < 2; j++) {
-        a.items[j].resize(a.plan.max_items[j]);
-        a.plan.items[j] = a.items[j].data();
-    }
-    a.begin.resize(265);
-    a.plan.begin = a.begin.data();
+    bounds(&a, &s, 22, 3, 100000);
     const uint32_t run = row_splits(99999) * 4; /* of the first and the last; the chunk's are of 80 rows */
     assert_true(row_splits(99999) == 49 && cu_attn_split(99999) == 2048);
     for (uint32_t room : {0u, run - 1, run, 5 * run}) {
         a.plan.max_partials = room;
-        assert_int_equal(cu_attn_make_plan(&s, spans.data(), 3, &a.plan), ST_OK);
+        assert_int_equal(cu_attn_make_plan(&s, spans.data(), 3, NULL, &a.plan), ST_OK);
         assert_true(a.plan.n_partials <= room && (room < run) == (a.plan.n_partials == 0));
         assert_int_equal(a.plan.n_counters, room / run);
         check_cover(&s, spans, &a);
@@ -248,25 +293,174 @@ static void records_run_out(void **unused)
     }
 }
 
+/* ---- shared blocks ------------------------------------------------------------------------------------------------- */
+
+/* Sequences and their tables, whose blocks are all different until they are shared. */
+struct world {
+    std::vector<cu_attn_span> spans;
+    std::vector<uint32_t> tables;
+    uint32_t rows, block_tokens;
+};
+
+static void add(struct world *w, uint32_t pos0, uint32_t n_rows)
+{
+    w->spans.push_back({w->rows, n_rows, pos0, (uint32_t)w->tables.size()});
+    w->rows += n_rows;
+    for (uint32_t i = 0; i < div_up(pos0 + n_rows, w->block_tokens); i++)
+        w->tables.push_back((uint32_t)w->tables.size());
+}
+
+static void share(struct world *w, uint32_t seq, uint32_t with, uint32_t tokens)
+{
+    const uint32_t *from = &w->tables[w->spans[with].table];
+    std::copy(from, from + tokens / w->block_tokens, &w->tables[w->spans[seq].table]);
+}
+
+static struct arrays plan_of(const struct cu_attn_shape *s, const struct world *w, bool shared = true)
+{
+    struct arrays a;
+    uint32_t context = 1;
+    for (const cu_attn_span &span : w->spans)
+        context = std::max(context, span.pos0 + span.n_rows);
+    make(&a, s, w->spans, w->rows, (uint32_t)w->spans.size(), context, shared ? w->tables.data() : NULL);
+    check_cover(s, w->spans, &a, w->tables.data());
+    check_parts(&a);
+    return a;
+}
+
+static uint32_t shared_items(const struct arrays *a)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < a->plan.n_items[1]; i++)
+        n += a->items[1][i].member_rows > 0;
+    return n;
+}
+
+/* Tokens of KV that all items read. */
+static uint64_t tokens_read(const struct cu_attn_shape *s, const struct arrays *a)
+{
+    uint64_t n = 0;
+    for (int list = 0; list < 2; list++)
+        for (uint32_t i = 0; i < a->plan.n_items[list]; i++)
+            n += item_tokens(s, a->items[list][i]);
+    return n;
+}
+
+static void random_trees(void **unused)
+{
+    (void)unused;
+    const char *from = getenv("ATTN_SEED"), *count = getenv("ATTN_COUNT");
+    uint64_t seed = from ? strtoull(from, NULL, 0) : 1, saved = 0;
+    uint32_t shared = 0, many = count ? (uint32_t)atoi(count) : 1000;
+    printf("seeds from %llu\n", (unsigned long long)seed);
+    for (uint32_t n = many; n > 0; n--, seed++) {
+        state = seed;
+        const uint32_t kv_heads = 1 + below(9), group = 1 + below(16), ctas = 1 + below(300);
+        struct world w = {{}, {}, 0, 16 * (1 + below(3))};
+        const struct cu_attn_shape s = {kv_heads * group, kv_heads, 128, w.block_tokens, ctas, div_up(ctas, 2)};
+        const uint32_t most = below(3) ? 3000 : 40000;
+        for (uint32_t i = 0, n_spans = 3 + below(below(3) ? 10 : 80); i < n_spans; i++) {
+            add(&w, below(8) ? 1024 + below(most) : below(most), below(9) ? 1 + below(8) / 6 : 1 + below(300));
+            const uint32_t with = below(i + 1), same = std::min(w.spans[i].pos0, w.spans[with].pos0);
+            if (below(4))
+                share(&w, i, with, below(3) ? same : below(same + 1));
+        }
+        struct arrays a = plan_of(&s, &w), plain = plan_of(&s, &w, false);
+        check_balance(&s, &a);
+        assert_int_equal(shared_items(&plain), 0);
+        assert_true(tokens_read(&s, &a) <= tokens_read(&s, &plain));
+        shared += shared_items(&a) > 0;
+        saved += tokens_read(&s, &plain) - tokens_read(&s, &a);
+    }
+    printf("%u of %u share\n", shared, many);
+    assert_true(many < 100 || (shared > many / 4 && saved > 0));
+}
+
+/* 64 sequences with 32 splits in common read these twice (256 rows are two items), in as many parts as there are SMs. */
+static void prefix_is_read_once(void **unused)
+{
+    (void)unused;
+    const struct cu_attn_shape s = {32, 8, 128, 16, 264, 132};
+    struct world w = {{}, {}, 0, 16};
+    for (uint32_t i = 0; i < 64; i++) {
+        add(&w, 8192 + 500, 1);
+        share(&w, i, 0, 8192);
+    }
+    struct arrays a = plan_of(&s, &w), plain = plan_of(&s, &w, false);
+    assert_int_equal(tokens_read(&s, &plain), 64 * 8 * (8192 + 501));
+    assert_int_equal(tokens_read(&s, &a), 2 * 8 * 8192 + 64 * 8 * 501);
+    assert_int_equal(shared_items(&a), 128);
+    /* each run: the first part's splits in one record, one for each later split */
+    assert_true(a.plan.n_partials == 64 * 8 * 4 * (1 + 34 - 4) && a.plan.n_counters >= 64 * 8);
+}
+
+/* Too few sequences, too few splits, a block that differs where no border looks, other splits: nothing is shared. */
+static void not_worth_it(void **unused)
+{
+    (void)unused;
+    const struct cu_attn_shape s = {8, 2, 128, 16, 20, 10};
+    for (int what = 0; what < 6; what++) {
+        struct world w = {{}, {}, 0, 16};
+        for (uint32_t i = 0; i < 3; i++) {
+            add(&w, what == 4 ? 17000 - 1000 * i : 1500 + i, what == 5 ? 1 + i : 1);
+            share(&w, i, 0, what == 1 && i == 2 ? 0 : what == 2 ? 1008 : 1024);
+            w.tables[w.spans[i].table + 30] += what == 3 ? 10000 * i : 0;
+        }
+        struct arrays a = plan_of(&s, &w);
+        assert_int_equal(shared_items(&a) > 0, what == 0);
+        assert_int_equal(a.plan.n_members > 0, what == 0);
+    }
+}
+
+/* Where records are few a group is cut less, then it is none. */
+static void shared_records_run_out(void **unused)
+{
+    (void)unused;
+    const struct cu_attn_shape s = {8, 2, 128, 16, 40, 20};
+    struct world w = {{}, {}, 0, 16};
+    for (uint32_t i = 0; i < 10; i++) {
+        add(&w, 3000 + 5 * i, 1);
+        share(&w, i, 0, 2560);
+    }
+    struct arrays a;
+    bounds(&a, &s, 10, 10, 4000);
+    uint32_t last = 0;
+    for (uint32_t room : {0u, 239u, 240u, 640u, 2000u}) { /* 80 rows: 1 + 2 splits of their own at least */
+        a.plan.max_partials = room;
+        assert_int_equal(cu_attn_make_plan(&s, w.spans.data(), 10, w.tables.data(), &a.plan), ST_OK);
+        assert_true(a.plan.n_partials <= room && (shared_items(&a) > 0) == (room >= 240));
+        assert_true(shared_items(&a) >= last);
+        last = shared_items(&a);
+        check_cover(&s, w.spans, &a, w.tables.data());
+        check_parts(&a);
+    }
+    assert_true(last > 2);
+    a.plan.max_counters = 19;
+    assert_int_equal(cu_attn_make_plan(&s, w.spans.data(), 10, w.tables.data(), &a.plan), ST_OK);
+    assert_int_equal(shared_items(&a), 0);
+}
+
 static void refuses(void **unused)
 {
     (void)unused;
-    const struct cu_attn_shape good = {8, 2, 128, 16, 4};
-    struct cu_attn_shape bad[4] = {good, good, good, good};
+    const struct cu_attn_shape good = {8, 2, 128, 16, 4, 2};
+    struct cu_attn_shape bad[6] = {good, good, good, good, good, good};
     bad[0].n_heads = 9;
     bad[1].n_kv_heads = 0;
     bad[2].n_heads = 0;
     bad[3].ctas = 0;
+    bad[4].sms = 0;
+    bad[5].block_tokens = 0;
     const std::vector<cu_attn_span> spans = {{0, 3, 700, 0}};
     struct arrays a;
     make(&a, &good, spans, 3, 1, 703);
     for (const struct cu_attn_shape &s : bad)
-        assert_int_equal(cu_attn_make_plan(&s, spans.data(), 1, &a.plan), ST_EINVAL);
+        assert_int_equal(cu_attn_make_plan(&s, spans.data(), 1, NULL, &a.plan), ST_EINVAL);
     const std::vector<cu_attn_span> empty = {{0, 0, 700, 0}}, endless = {{0, 0xffffffffu, 700, 0}};
-    assert_int_equal(cu_attn_make_plan(&good, empty.data(), 1, &a.plan), ST_EINVAL);
-    assert_int_equal(cu_attn_make_plan(&good, endless.data(), 1, &a.plan), ST_EINVAL);
+    assert_int_equal(cu_attn_make_plan(&good, empty.data(), 1, NULL, &a.plan), ST_EINVAL);
+    assert_int_equal(cu_attn_make_plan(&good, endless.data(), 1, NULL, &a.plan), ST_EINVAL);
     a.plan.max_items[0] = 1;
-    assert_int_equal(cu_attn_make_plan(&good, spans.data(), 1, &a.plan), ST_NOSPACE);
+    assert_int_equal(cu_attn_make_plan(&good, spans.data(), 1, NULL, &a.plan), ST_NOSPACE);
 }
 
 int main(void)
@@ -275,6 +469,10 @@ int main(void)
         cmocka_unit_test(random_batches),
         cmocka_unit_test(batches),
         cmocka_unit_test(records_run_out),
+        cmocka_unit_test(random_trees),
+        cmocka_unit_test(prefix_is_read_once),
+        cmocka_unit_test(not_worth_it),
+        cmocka_unit_test(shared_records_run_out),
         cmocka_unit_test(refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
