@@ -231,7 +231,7 @@ static void test_cut_tiles(void **)
     gpu_free(gpu, slabs);
 }
 
-/* As many tiles as SMs: not cut, and not halved to 32 tokens. */
+/* As many tiles as SMs, of 32 tokens or of 64, are not cut. */
 static void test_enough_tiles(void **)
 {
     static const struct shape shapes[] = {{CU_BF16, CU_F32, CU_STORE, 32, 512, 1024},
