@@ -16,6 +16,7 @@
 #include "log.h"
 #include "mem.h"
 #include "model.h"
+#include "sim_main.h"
 #include "sizing.h"
 
 #include <errno.h>
@@ -463,6 +464,8 @@ int main(int argc, char **argv)
     static struct worker w;
     struct err e = {0};
     enum log_level level = LOG_INFO;
+    if (argc > 1 && strcmp(argv[1], "simulate") == 0)
+        return sim_main(argc - 1, argv + 1);
     if (config_load(&w.config, argc, argv, environ, &e)) {
         fprintf(stderr, "stator: %s\n", e.text);
         return 2;

@@ -26,9 +26,10 @@ ALLOWED = {
     "worker/text": [],
     "worker/model": ["kernels"],
     "worker/engine": ["worker/model", "kvcache", "kernels"],
+    "worker/sim": ["worker/engine", "worker/model", "kernels"],
     "worker/openai": [],
     "worker/http": ["worker/openai", "worker/engine", "worker/text", "kernels"],
-    "worker": ["worker/http", "worker/openai", "worker/engine", "worker/model", "worker/text", "kernels"],
+    "worker": ["worker/http", "worker/openai", "worker/engine", "worker/sim", "worker/model", "worker/text", "kernels"],
 }
 ALLOWED["kernels"] = ["kernels/cpu"]  # the registry names its backends
 
