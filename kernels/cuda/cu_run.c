@@ -28,7 +28,7 @@
 static const uint16_t buckets[] = {1,   2,   3,   4,   6,   8,   10,  12,  14,  16,  24,  32,  40,
                                    48,  56,  64,  72,  80,  88,  96,  104, 112, 120, 128, 144, 160,
                                    176, 192, 208, 224, 240, 256, 320, 384, 512, 640, 768, 1024};
-enum { BUCKETS = sizeof buckets / sizeof *buckets, GRID_STEP = 128 };
+enum { BUCKETS = sizeof buckets / sizeof *buckets };
 _Static_assert((int)BUCKETS <= (int)CU_GRAPHS, "a graph per bucket");
 
 uint32_t cu_run_bucket(const struct cu_be *b, uint32_t n, uint32_t *graph)
@@ -246,7 +246,7 @@ static int run_graph(struct cu_be *b)
         int st = g->graph ? gpu_stream_sync(b->stream) : ST_OK; /* it may still run */
         gpu_graph_destroy(g->graph);
         g->graph = NULL;
-        g->grid = b->step.grid = cu_round_up(b->step.n_items[1], GRID_STEP);
+        g->grid = b->step.grid = cu_round_up(b->step.n_items[1], b->shape.sms);
         if (st == ST_OK)
             st = gpu_capture_begin(b->stream);
         if (st)

@@ -6,7 +6,7 @@
  * States   source_init -> net_init (any number) -> step* -> net_fini -> source_fini.
  * Threads  one.
  * Errors   fail the test.
- * Bounds   NET_SEQS sequences of NET_LEN positions.
+ * Bounds   NET_SEQS sequences of NET_LEN positions; a test that needs more of these defines NET_POSITIONS.
  */
 #ifndef STATOR_BACKEND_NET_H
 #define STATOR_BACKEND_NET_H
@@ -21,13 +21,17 @@
 
 #include <math.h>
 
+#ifndef NET_POSITIONS
+#define NET_POSITIONS 45
+#endif
+
 enum {
-    NET_LEN = 45,
+    NET_LEN = NET_POSITIONS,
     NET_BLOCK = 16,
-    NET_BLOCKS = 64,
     NET_SEQS = 20,
     NET_ROWS = NET_SEQS * NET_LEN,
-    NET_TABLE = 3
+    NET_TABLE = (NET_LEN + NET_BLOCK - 1) / NET_BLOCK,
+    NET_BLOCKS = NET_SEQS * NET_TABLE + 4
 };
 
 struct shape {
