@@ -1,5 +1,6 @@
 /* The CPU's op table, and the objects that are made through it. Device memory is host memory here, so upload and download
- * are copies, and a step's results are there as soon as its last op returns.
+ * are copies, and a step's results are there as soon as its last op returns. So are copies of blocks when their call returns: a
+ * thread of their own would take its time from the steps, which are bound by the same memory.
  *
  * Every compute thread runs with denormals flushed: their products cost a factor of two in the matrix kernels, and the
  * numeric contract counts on it. The pool's threads set it once; the caller has it between begin_step and end_step. */
@@ -146,6 +147,50 @@ static int copy(struct be *be, void *dst, const void *src, size_t bytes)
     return ST_OK;
 }
 
+static int check_copies(const struct cpu_be *b, const struct be_kv *kv, const struct be_block_copy *list,
+                        uint32_t n)
+{
+    if (n == 0 || b->in_step) /* half of a step may be in the blocks */
+        return ST_EINVAL;
+    for (uint32_t i = 0; i < n; i++)
+        if (list[i].block >= kv->view.l.n_blocks || !list[i].host)
+            return ST_EINVAL;
+    return ST_OK;
+}
+
+static int kv_store(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
+                    uint64_t *ticket)
+{
+    struct cpu_be *b = (struct cpu_be *)be;
+    size_t bytes = kv->view.l.block_bytes;
+    int st = check_copies(b, kv, list, n);
+    if (st)
+        return st;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(list[i].host, kv->view.base + list[i].block * bytes, bytes);
+    *ticket = b->n_copies++;
+    return ST_OK;
+}
+
+static int kv_load(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
+                   uint64_t *ticket)
+{
+    struct cpu_be *b = (struct cpu_be *)be;
+    size_t bytes = kv->view.l.block_bytes;
+    int st = check_copies(b, kv, list, n);
+    if (st)
+        return st;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(kv->view.base + list[i].block * bytes, list[i].host, bytes);
+    *ticket = b->n_copies++;
+    return ST_OK;
+}
+
+static int copy_poll(struct be *be, uint64_t ticket)
+{
+    return ticket < ((struct cpu_be *)be)->n_copies ? 1 : ST_EINVAL;
+}
+
 static void wake(struct be *be)
 {
     cpu_pool_wake(((struct cpu_be *)be)->pool);
@@ -212,6 +257,11 @@ static const struct be_ops cpu_ops = {
     .buffer_destroy = buffer_destroy,
     .upload = copy,
     .download = copy,
+    .host_alloc = buffer_create,
+    .host_free = buffer_destroy,
+    .kv_store = kv_store,
+    .kv_load = kv_load,
+    .copy_poll = copy_poll,
     .wake = wake,
     .step_limits = step_limits,
     .begin_step = begin_step,

@@ -27,6 +27,7 @@ struct cpu_be {
     uint32_t mxcsr; /* of the caller, between begin_step and end_step */
     bool in_step;
     uint64_t kv_saturated; /* K and V values that f16 could not hold */
+    uint64_t n_copies;     /* of blocks: the next ticket */
     char describe[96];
 };
 

@@ -6,7 +6,7 @@
  * with no blocks, batches or steps: it is the one-at-a-time run.
  *
  * It is as late as a backend may be: a step runs inside its wait_step, on copies made in its end_step, which then spoils the
- * caller's arrays. Until wait_step the results are poison. It asserts what backend.h asks of a caller.
+ * caller's arrays. Until wait_step the results are poison. It asserts what backend.h asks of a caller. Copies: fake_transfers.h.
  *
  * Owns     its KV and logits, and the copies of the steps under way. One per engine.
  * Threads  the engine's thread, but for the knobs, which are set before start or are atomic.
@@ -16,6 +16,7 @@
 #define STATOR_TEST_FAKE_BE_H
 
 #include "engine_core.h"
+#include "fake_transfers.h"
 #include "mem.h"
 
 #include <assert.h>
@@ -41,7 +42,7 @@ struct fake_be {
     uint64_t *kv; /* [n_blocks * block_tokens] */
     uint32_t max_rows, max_seqs;
     uint32_t depth;     /* knob: steps under way at once; 0 = 1 */
-    uint64_t fail_call; /* knob: this call (1 = first) of begin, forward, sample, end, wait fails; 0 = none */
+    uint64_t fail_call; /* knob: this call (1 = first) fails: begin, forward, sample, end, wait, store, load, poll */
     bool fail_once;     /* knob: only that one; otherwise each after it as well */
     uint64_t broken_seed; /* knob: a request with this seed draws no token at its 3rd one; 0 = none */
     long step_ns;         /* knob: how long a step takes */
@@ -52,6 +53,8 @@ struct fake_be {
     struct fake_step next;        /* the step being built: still the caller's arrays */
     struct fake_step queue[FAKE_DEPTH_MAX];
     uint32_t n_queued, most_queued;
+    uint64_t n_launched, n_ran; /* steps */
+    struct fake_transfers transfers;
     int32_t prev[FAKE_SEQS_MAX]; /* tokens of the step that ran last */
     uint32_t n_prev;
 };
@@ -128,8 +131,14 @@ static inline int fake_kv_create(struct be *be, const struct be_kv_shape *s, str
 static inline void fake_kv_destroy(struct be *be, struct be_kv *kv)
 {
     (void)kv;
-    assert(fake_of(be)->n_queued == 0);
+    assert(fake_of(be)->n_queued == 0 && fake_of(be)->transfers.n == 0);
     mem_free(fake_of(be)->kv);
+}
+
+static inline size_t fake_kv_block_bytes(struct be *be, const struct be_kv_shape *s)
+{
+    (void)be;
+    return s->block_tokens * sizeof(uint64_t);
 }
 
 static inline void *fake_buffer_create(struct be *be, size_t bytes)
@@ -144,6 +153,13 @@ static inline void fake_buffer_destroy(struct be *be, void *p)
     mem_free(p);
 }
 
+static inline void *fake_host_alloc(struct be *be, size_t bytes)
+{
+    (void)be;
+    void *p = mem_alloc(bytes);
+    return p ? memset(p, 0xcc, bytes) : NULL;
+}
+
 static inline void fake_wake(struct be *be)
 {
     atomic_fetch_add(&fake_of(be)->wakes, 1);
@@ -154,7 +170,49 @@ static inline void fake_wake(struct be *be)
 static inline bool fake_fails(struct fake_be *f)
 {
     f->calls++;
-    return f->fail_call && (f->fail_once ? f->calls == f->fail_call : f->calls >= f->fail_call);
+    bool fails = f->fail_call && (f->fail_once ? f->calls == f->fail_call : f->calls >= f->fail_call);
+    if (fails)
+        fake_transfers_fail(&f->transfers);
+    return fails;
+}
+
+static inline struct fake_pool fake_pool_of(struct fake_be *f)
+{
+    return (struct fake_pool){.base = (unsigned char *)f->kv,
+                              .block_bytes = fake_kv_block_bytes(&f->be, &f->kv_shape),
+                              .n_blocks = f->kv_shape.n_blocks};
+}
+
+static inline int fake_transfer(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
+                                bool store, uint64_t *ticket)
+{
+    struct fake_be *f = fake_of(be);
+    struct fake_pool p = fake_pool_of(f);
+    assert(!f->in_step && kv == (struct be_kv *)f);
+    if (fake_fails(f))
+        return ST_EDEVICE;
+    return fake_transfers_begin(&f->transfers, &p, list, n, store, f->n_launched, ticket);
+}
+
+static inline int fake_store(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
+                             uint64_t *ticket)
+{
+    return fake_transfer(be, kv, list, n, true, ticket);
+}
+
+static inline int fake_load(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
+                            uint64_t *ticket)
+{
+    return fake_transfer(be, kv, list, n, false, ticket);
+}
+
+static inline int fake_poll(struct be *be, uint64_t ticket)
+{
+    struct fake_be *f = fake_of(be);
+    struct fake_pool p = fake_pool_of(f);
+    if (fake_fails(f))
+        return ST_EDEVICE;
+    return fake_transfers_poll(&f->transfers, &p, f->n_ran, ticket);
 }
 
 static inline int fake_begin(struct be *be, const struct be_batch *b)
@@ -246,9 +304,12 @@ static inline int fake_end(struct be *be, struct err *e)
     f->in_step = false;
     if (fake_fails(f))
         return err_set(e, ST_EDEVICE, "injected");
+    for (uint32_t i = 0; i < f->next.b.n_rows; i++)
+        fake_transfers_check_write(&f->transfers, f->next.b.kv_slots[i] / f->kv_shape.block_tokens);
     fake_take_batch(&f->next.b);
     fake_take_sample(&f->next.sample);
     f->queue[f->n_queued++] = f->next;
+    f->n_launched++;
     if (f->most_queued < f->n_queued)
         f->most_queued = f->n_queued;
     return ST_OK;
@@ -347,9 +408,12 @@ static inline int fake_wait(struct be *be, struct err *e)
     if (rc == ST_OK) {
         if (f->step_ns)
             nanosleep(&(struct timespec){.tv_nsec = f->step_ns}, NULL);
+        struct fake_pool p = fake_pool_of(f);
+        fake_transfers_before_step(&f->transfers, &p, f->n_ran);
         fake_run_batch(f, &s.b, s.logits);
         fake_run_sample(f, &s.sample);
     }
+    f->n_ran++;
     f->n_prev = s.sample.n_rows;
     for (uint32_t i = 0; i < f->n_prev; i++)
         f->prev[i] = rc == ST_OK ? s.sample.out[i].token : -1;
@@ -369,6 +433,12 @@ static const struct be_ops fake_ops = {.name = "fake",
                                        .depth = 1,
                                        .kv_create = fake_kv_create,
                                        .kv_destroy = fake_kv_destroy,
+                                       .kv_block_bytes = fake_kv_block_bytes,
+                                       .host_alloc = fake_host_alloc,
+                                       .host_free = fake_buffer_destroy,
+                                       .kv_store = fake_store,
+                                       .kv_load = fake_load,
+                                       .copy_poll = fake_poll,
                                        .buffer_create = fake_buffer_create,
                                        .buffer_destroy = fake_buffer_destroy,
                                        .wake = fake_wake,

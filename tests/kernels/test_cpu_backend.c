@@ -445,6 +445,81 @@ static void an_op_refuses_what_does_not_fit(void **state)
     source_fini(&m);
 }
 
+/* Copies the pool's blocks, all of them, to or from `host`. */
+static void copy_blocks(struct net *n, char *host, size_t block_bytes, bool store)
+{
+    const struct be_ops *ops = n->be->ops;
+    struct be_block_copy list[BLOCKS];
+    uint64_t ticket;
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        list[i] = (struct be_block_copy){.block = i, .host = host + i * block_bytes};
+    assert_int_equal((store ? ops->kv_store : ops->kv_load)(n->be, n->kv, list, BLOCKS, &ticket), ST_OK);
+    assert_int_equal(ops->copy_poll(n->be, ticket), 1);
+    assert_int_equal(ops->copy_poll(n->be, ticket + 1), ST_EINVAL);
+}
+
+static void blocks_come_back_from_host_memory_with_their_bits(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        struct source m;
+        struct net n;
+        source_init(&m, &shapes[k]);
+        assert_true(net_init(&n, &m, "auto", 2));
+        const struct be_ops *ops = n.be->ops;
+        struct be_kv_shape ks = {1, m.s.kv_heads, m.s.hd, BLOCK, BLOCKS, m.s.kv};
+        size_t block = ops->kv_block_bytes(n.be, &ks), row = m.s.vocab * sizeof(float);
+        char *kept = ops->host_alloc(n.be, BLOCKS * block), *other = ops->host_alloc(n.be, BLOCKS * block);
+        float *whole = malloc(SEQS * LEN * row), *last = malloc(SEQS * LEN * row);
+        assert_true(kept && other && whole && last);
+        run(&n, WHOLE, whole);
+        copy_blocks(&n, kept, block, true);
+        memset(other, 0x5a, BLOCKS * block);
+        copy_blocks(&n, other, block, false);
+        memset(other, 0, BLOCKS * block);
+        copy_blocks(&n, other, block, true);
+        for (size_t i = 0; i < BLOCKS * block; i++)
+            assert_int_equal(other[i], 0x5a);
+        copy_blocks(&n, kept, block, false);
+        feed(&n, (uint32_t[]){LEN - 1, LEN - 1}, (uint32_t[]){LEN, LEN}, last);
+        for (uint32_t q = 0; q < SEQS; q++) {
+            size_t at = ((size_t)(q + 1) * LEN - 1) * m.s.vocab;
+            assert_memory_equal(last + at, whole + at, row);
+        }
+        free(whole);
+        free(last);
+        ops->host_free(n.be, kept);
+        ops->host_free(n.be, other);
+        net_fini(&n);
+        source_fini(&m);
+    }
+}
+
+static void a_copy_refuses_what_does_not_fit(void **state)
+{
+    (void)state;
+    struct source m;
+    struct net n;
+    source_init(&m, &shapes[0]);
+    assert_true(net_init(&n, &m, "auto", 1));
+    const struct be_ops *ops = n.be->ops;
+    static char host[2][65536];
+    struct be_block_copy list[2] = {{0, host[0]}, {BLOCKS, host[1]}};
+    uint64_t ticket = 7;
+    assert_int_equal(ops->kv_store(n.be, n.kv, list, 2, &ticket), ST_EINVAL);
+    assert_int_equal(ops->kv_load(n.be, n.kv, list, 2, &ticket), ST_EINVAL);
+    list[1] = (struct be_block_copy){1, NULL};
+    assert_int_equal(ops->kv_store(n.be, n.kv, list, 2, &ticket), ST_EINVAL);
+    assert_int_equal(ops->kv_store(n.be, n.kv, list, 0, &ticket), ST_EINVAL);
+    assert_int_equal(ops->begin_step(n.be, NULL), ST_OK);
+    assert_int_equal(ops->kv_store(n.be, n.kv, list, 1, &ticket), ST_EINVAL); /* not launched yet */
+    assert_int_equal(ops->end_step(n.be, NULL), ST_OK);
+    assert_int_equal(ticket, 7);
+    assert_int_equal(ops->kv_store(n.be, n.kv, list, 1, &ticket), ST_OK);
+    net_fini(&n);
+    source_fini(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -452,6 +527,8 @@ int main(void)
         cmocka_unit_test(the_layer_agrees_with_double),
         cmocka_unit_test(sampling_takes_the_largest_logit_and_the_step_restores_mxcsr),
         cmocka_unit_test(an_op_refuses_what_does_not_fit),
+        cmocka_unit_test(blocks_come_back_from_host_memory_with_their_bits),
+        cmocka_unit_test(a_copy_refuses_what_does_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
