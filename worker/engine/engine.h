@@ -154,6 +154,7 @@ uint32_t engine_slots(const struct engine *g); /* slot numbers are below this */
 void engine_stats(const struct engine *g, struct engine_stats *out);
 /* The class that a priority falls into. */
 uint32_t engine_class(const struct engine *g, int32_t priority, int32_t strict_priority);
+const char *engine_class_name(uint32_t cls); /* for labels and texts; static storage */
 /* False: no unfinished request has this slot and generation. Any thread. */
 bool engine_slot_view(const struct engine *g, uint32_t slot, uint32_t gen, struct engine_slot_view *out);
 /* When a request of this class that was just refused with ST_EBUSY may be worth another try: 1 to 120 s. */

@@ -39,7 +39,8 @@ static int create_parts(struct engine *g, struct err *e)
     g->free_slots = mem_zalloc(n_slots, sizeof *g->free_slots);
     g->live = mem_zalloc(n_slots, sizeof *g->live);
     g->live_at = mem_zalloc(n_slots, sizeof *g->live_at);
-    if (!g->free_slots || !g->live || !g->live_at ||
+    g->views = mem_zalloc(n_slots, sizeof *g->views);
+    if (!g->free_slots || !g->live || !g->live_at || !g->views ||
         ring_create(&g->inbox, 3 * n_slots, sizeof(struct message)) != ST_OK ||
         ring_create(&g->events, (uint32_t)g->event_capacity, sizeof(struct engine_event)) != ST_OK)
         return err_set(e, ST_ENOMEM, "engine: no memory for %u request slots", n_slots);
@@ -159,6 +160,7 @@ void engine_destroy(struct engine *g)
     mem_free(g->free_slots);
     mem_free(g->live);
     mem_free(g->live_at);
+    mem_free(g->views);
     mem_free(g);
 }
 
@@ -172,6 +174,37 @@ static void send(struct engine *g, enum message_type type, uint32_t slot, uint32
     (void)rc;
 }
 
+/* Each class above the lowest keeps a tenth of the queue for itself and those above it: a flood of low requests leaves the
+ * door open for high ones. Places, not requests, are kept, so the higher class need not have come yet. */
+static uint32_t reserved_for_higher(const struct engine *g, uint32_t cls)
+{
+    return g->o.policy.priorities ? (ENGINE_CLASSES - 1 - cls) * (g->o.max_queue / 10) : 0;
+}
+
+static int check_place(const struct engine *g, uint32_t cls, struct err *e)
+{
+    uint32_t n = g->limits.n_slots, kept = reserved_for_higher(g, cls);
+    if (g->n_free_slots > kept)
+        return ST_OK;
+    if (kept == 0)
+        return err_set(e, ST_EBUSY, "The server is busy: all %u places for requests are taken; try again later", n);
+    return err_set(e, ST_EBUSY,
+                   "The server is busy: %u requests are here, and class %s may fill %u places (%u are kept for higher "
+                   "classes); try again later",
+                   n - g->n_free_slots, engine_class_name(cls), n - kept, kept);
+}
+
+static void view_begin(struct slot_view *v, uint32_t gen, uint32_t cls)
+{
+    atomic_store(&v->gen, gen);
+    atomic_store(&v->cls, (uint8_t)cls);
+    atomic_store(&v->n_computed, 0);
+    atomic_store(&v->n_output, 0);
+    atomic_store(&v->n_blocks, 0);
+    atomic_store(&v->n_preempted, 0);
+    atomic_store(&v->state, ENGINE_SLOT_QUEUED);
+}
+
 int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *slot_out, uint32_t *gen_out,
                   struct err *e)
 {
@@ -182,8 +215,10 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
         return err_set(e, ST_EDRAIN, "the engine is shutting down");
     if (atomic_load(&g->stats.failed))
         return err_set(e, ST_EDEVICE, "the device has failed; the worker must be restarted");
-    if (g->n_free_slots == 0)
-        return err_set(e, ST_EBUSY, "all %u request slots are in use", g->limits.n_slots);
+    uint32_t cls = engine_class(g, r->priority, r->strict_priority);
+    rc = check_place(g, cls, e);
+    if (rc != ST_OK)
+        return rc;
     uint32_t slot = g->free_slots[--g->n_free_slots];
     struct req *q = req_at(g->reqs, slot);
     req_fill(q, r);
@@ -201,6 +236,7 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
         kv_id_root(&s->kv.root, g->fingerprint, sizeof g->fingerprint, r->cache_salt, sizeof r->cache_salt);
         kv_seq_hash(&s->kv, r->n_prompt);
     }
+    view_begin(&g->views[slot], q->gen, cls);
     *slot_out = slot;
     *gen_out = q->gen;
     send(g, MSG_SUBMIT, slot, q->gen);
@@ -243,8 +279,10 @@ bool engine_pop_event(struct engine *g, struct engine_event *out)
 {
     if (!ring_pop(g->events, out))
         return false;
-    if (out->type == ENGINE_END)
+    if (out->type == ENGINE_END) {
         req_at(g->reqs, out->slot)->ended = true;
+        atomic_store(&g->views[out->slot].state, 0);
+    }
     atomic_fetch_add(&g->popped, 1);
     if (atomic_load(&g->want_room) && atomic_exchange(&g->want_room, false))
         ring_kick(g->inbox);
@@ -275,6 +313,30 @@ uint32_t engine_class(const struct engine *g, int32_t priority, int32_t strict_p
     while (cls < ENGINE_CLASSES - 1 && priority >= (int32_t)p->classes[cls])
         cls++;
     return cls;
+}
+
+bool engine_slot_view(const struct engine *g, uint32_t slot, uint32_t gen, struct engine_slot_view *out)
+{
+    if (slot >= g->limits.n_slots)
+        return false;
+    const struct slot_view *v = &g->views[slot];
+    uint32_t state = atomic_load(&v->state);
+    if (state == 0 || atomic_load(&v->gen) != gen)
+        return false;
+    *out = (struct engine_slot_view){.state = (enum engine_slot_state)state,
+                                     .cls = atomic_load(&v->cls),
+                                     .n_computed = atomic_load(&v->n_computed),
+                                     .n_output = atomic_load(&v->n_output),
+                                     .n_blocks = atomic_load(&v->n_blocks),
+                                     .n_preempted = atomic_load(&v->n_preempted)};
+    return true;
+}
+
+uint32_t engine_retry_after_s(const struct engine *g, uint32_t cls)
+{
+    (void)g;
+    (void)cls;
+    return 1;
 }
 
 uint32_t engine_blocks_for(const struct engine *g, uint32_t n_tokens)

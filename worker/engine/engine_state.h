@@ -27,6 +27,13 @@ struct message {
     uint32_t type, slot, gen;
 };
 
+/* What other threads may see of a request: written by the submitting thread before it is sent and after its END was popped,
+ * by the engine's in between. `state` 0: there is none. */
+struct slot_view {
+    _Atomic uint32_t state, gen, n_computed, n_output, n_blocks, n_preempted;
+    _Atomic uint8_t cls;
+};
+
 struct counters {
     _Atomic uint32_t running, waiting, blocks_free, blocks_cached;
     _Atomic uint64_t prefix_query_tokens, prefix_hit_tokens, prompt_tokens, output_tokens;
@@ -81,6 +88,7 @@ struct engine {
 
     _Atomic uint64_t popped;
     _Atomic bool want_room;
+    struct slot_view *views; /* [n_slots] */
     struct counters stats;
 };
 
