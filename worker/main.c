@@ -359,6 +359,7 @@ static int start_http(struct worker *w, struct err *e)
         .max_body_bytes = c->max_body_bytes,
         .sse_keepalive_ms = (uint32_t)c->sse_keepalive_ms,
         .client_timeout_ms = (uint32_t)c->client_timeout_s * 1000,
+        .slo = {.ttft_ns = (int64_t)c->slo_ttft_ms * NS_PER_MS, .itl_ns = (int64_t)c->slo_itl_ms * NS_PER_MS},
         .drain_timeout_ms = (uint32_t)c->drain_timeout_s * 1000,
     };
     return http_create(&w->http, &o, e);

@@ -18,7 +18,7 @@ enum { FAKE_SLOTS = 8, FAKE_PROMPT_MAX = 65536, FAKE_VOCAB = 300 };
 
 struct fake_slot {
     bool used, running, cancel;
-    uint32_t gen, n_prompt, n_out, max_tokens;
+    uint32_t gen, n_prompt, n_out, max_tokens, cls;
     int32_t *prompt;
     bool ignore_eos;
     int32_t n_logprobs;
@@ -37,6 +37,8 @@ struct engine {
     struct engine_request last; /* pointers in it are stale */
     _Atomic uint32_t fail_next; /* END with an error after so many tokens + 1 */
     _Atomic bool device_failed;
+    struct engine_class_stats cls[ENGINE_CLASSES]; /* what engine_stats shows of them */
+    uint32_t host_blocks;
 };
 
 static void fake_emit(struct engine *g, struct engine_event *ev)
@@ -55,6 +57,7 @@ static void fake_end(struct engine *g, uint32_t i, enum engine_finish finish)
                                         .type = ENGINE_END,
                                         .finish = (uint8_t)finish,
                                         .status = finish == ENGINE_FINISH_ERROR ? ST_EDEVICE : ST_OK,
+                                        .cls = (uint8_t)s->cls,
                                         .n_prompt = s->n_prompt,
                                         .n_cached = s->n_prompt / 16 * 16,
                                         .n_output = s->n_out,
@@ -156,7 +159,7 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
             return err_set(e, ST_EINVAL, "prompt: token %d is outside the vocabulary of %d",
                            (int)r->prompt[i], FAKE_VOCAB);
     pthread_mutex_lock(&g->lock);
-    int st = ST_EBUSY;
+    int st = err_set(e, ST_EBUSY, "The server is busy: %d of %d", FAKE_SLOTS, FAKE_SLOTS);
     for (uint32_t i = 0; i < FAKE_SLOTS && st; i++) {
         struct fake_slot *s = &g->slots[i];
         if (s->used)
@@ -170,6 +173,7 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
                                 .running = true,
                                 .gen = s->gen,
                                 .n_prompt = r->n_prompt,
+                                .cls = engine_class(g, r->priority, r->strict_priority),
                                 .max_tokens = r->max_tokens,
                                 .ignore_eos = r->ignore_eos,
                                 .n_logprobs = r->n_logprobs,
@@ -233,13 +237,46 @@ uint32_t engine_slots(const struct engine *g)
     return FAKE_SLOTS;
 }
 
+/* The classes of the real one by default; 7 s for each class that one may still rise. */
+uint32_t engine_class(const struct engine *g, int32_t priority, int32_t strict_priority)
+{
+    (void)g;
+    return strict_priority > 0 || priority >= 10 ? 3 : priority >= 5 ? 2 : priority >= 0 ? 1 : 0;
+}
+
+uint32_t engine_retry_after_s(const struct engine *g, uint32_t cls)
+{
+    (void)g;
+    return 1 + 7 * (ENGINE_CLASSES - 1 - cls);
+}
+
+bool engine_slot_view(const struct engine *g, uint32_t slot, uint32_t gen, struct engine_slot_view *out)
+{
+    struct engine *w = (struct engine *)(uintptr_t)g;
+    pthread_mutex_lock(&w->lock);
+    const struct fake_slot *s = &g->slots[slot];
+    bool found = s->used && s->gen == gen && s->running;
+    *out = (struct engine_slot_view){.state = s->n_out ? ENGINE_SLOT_DECODE : ENGINE_SLOT_QUEUED,
+                                     .cls = (uint8_t)s->cls,
+                                     .n_computed = s->n_out ? s->n_prompt + s->n_out - 1 : 0,
+                                     .n_output = s->n_out,
+                                     .n_blocks = s->n_prompt / 16 + 1,
+                                     .n_preempted = 2};
+    pthread_mutex_unlock(&w->lock);
+    return found;
+}
+
 void engine_stats(const struct engine *g, struct engine_stats *out)
 {
     *out = (struct engine_stats){.blocks_total = 100,
+                                 .host_blocks_total = g->host_blocks,
+                                 .host_blocks_cached = g->host_blocks / 2,
+                                 .host_blocks_free = g->host_blocks / 4,
                                  .blocks_free = 60,
                                  .blocks_cached = 30,
                                  .output_tokens = atomic_load(&g->tokens),
                                  .failed = atomic_load(&g->device_failed)};
+    memcpy(out->cls, g->cls, sizeof out->cls);
 }
 
 #endif

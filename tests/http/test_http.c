@@ -58,7 +58,7 @@ static void get_routes_answer(void **state)
     expect("GET", "/metrics", "", "", "200",
            "stator_kv_cache_usage_perc{model_name=\"fake\",tier=\"device\"} 0.1\n");
     expect("GET", "/v1/metrics", "", "", "200",
-           "stator_request_success_total{model_name=\"fake\",finished_reason=");
+           "stator_request_success_total{model_name=\"fake\",class=\"normal\",finished_reason=");
     expect("GET", "/", "", "", "200", "POST  /v1/chat/completions");
     expect("HEAD", "/health", "", "", "200", "application/json");
     expect("GET", "/nothing", "", "", "404", "No such path: /nothing");
@@ -114,7 +114,8 @@ static void requests_reach_the_engine_whole(void **state)
                         "{\"prompt\":\"x\",\"temperature\":0.5,\"top_p\":0.25,\"top_k\":7,\"min_p\":0.125,"
                         "\"seed\":42,\"frequency_penalty\":0.5,\"presence_penalty\":-0.5,"
                         "\"repetition_penalty\":1.25,\"max_tokens\":3,\"cache_salt\":\"s\","
-                        "\"nvext\":{\"agent_hints\":{\"priority\":9,\"osl\":5}}}");
+                        "\"nvext\":{\"agent_hints\":{\"priority\":9,\"osl\":5,\"strict_priority\":2,"
+                        "\"latency_sensitivity\":0.25,\"iat\":70}}}");
     assert_has(b, "HTTP/1.1 200 OK");
     buf_fini(&b);
     const struct engine_request *r = &S.engine->last;
@@ -122,6 +123,7 @@ static void requests_reach_the_engine_whole(void **state)
     assert_true(r->seed == 42 && r->frequency == 0.5f && r->presence == -0.5f && r->repetition == 1.25f);
     assert_true(r->max_tokens == 3 && r->priority == 9 && r->expected_output_tokens == 5 &&
                 r->n_logprobs == -1);
+    assert_true(r->strict_priority == 2 && r->latency_sensitivity == 0.25f && r->iat_ms == 70);
     uint8_t salt[ENGINE_SALT_BYTES];
     hash_once("s", 1, salt);
     assert_memory_equal(salt, r->cache_salt, sizeof salt);
@@ -290,7 +292,7 @@ static void a_vanished_client_is_cancelled(void **state)
         buf_fini(&b);
     }
     struct buf b = exchange(&S, "GET", "/metrics", "", (struct str){0});
-    assert_has(b, "stator_request_success_total{model_name=\"fake\",finished_reason=\"abort\"} 5\n");
+    assert_has(b, "stator_request_success_total{model_name=\"fake\",class=\"normal\",finished_reason=\"abort\"} 5\n");
     assert_has(b, "stator_http_requests_total{path=\"/v1/completions\",code=\"499\"} 3\n");
     buf_fini(&b);
 }
@@ -342,11 +344,24 @@ static void a_full_engine_is_429(void **state)
     int fd = client_open(&S);
     client_post(fd, "/v1/completions", "{\"prompt\":\"ab\",\"n\":7}", "");
     assert_true(wait_for(&S.engine->submits, submits + 7));
-    struct buf b = post(&S, "/v1/completions", "{\"prompt\":\"ab\",\"n\":2,\"stream\":true}");
-    assert_has(b, "HTTP/1.1 429 ");
-    assert_has(b, "Retry-After: 1");
-    assert_has(b, "\"type\":\"rate_limit_error\"");
-    buf_fini(&b);
+    /* when to come back depends on the class, and the engine says why */
+    static const struct {
+        const char *hints, *retry;
+    } cases[] = {{"{}", "Retry-After: 15\r\n"},
+                 {"{\"priority\":-1}", "Retry-After: 22\r\n"},
+                 {"{\"priority\":7}", "Retry-After: 8\r\n"},
+                 {"{\"strict_priority\":1}", "Retry-After: 1\r\n"}};
+    struct buf b = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char body[128];
+        snprintf(body, sizeof body, "{\"prompt\":\"ab\",\"n\":2,\"stream\":true,\"nvext\":{\"agent_hints\":%s}}",
+                 cases[i].hints);
+        b = post(&S, "/v1/completions", body);
+        assert_has(b, "HTTP/1.1 429 ");
+        assert_has(b, cases[i].retry);
+        assert_has(b, "{\"error\":{\"message\":\"The server is busy: 8 of 8\",\"type\":\"rate_limit_error\"");
+        buf_fini(&b);
+    }
     atomic_store(&S.engine->hold, 0);
     b = (struct buf){0};
     client_read(fd, &b, "}}}");

@@ -94,6 +94,7 @@ static int open_all(struct http *h, struct err *e)
     const struct http_jobs_options jobs = {.engine = o->engine,
                                            .model = &o->model,
                                            .metrics = &h->metrics,
+                                           .slo = o->slo,
                                            .keepalive_ms = o->sse_keepalive_ms,
                                            .stream_bytes_max = o->stream_bytes_max};
     int st = http_jobs_create(&h->jobs, &jobs);

@@ -13,6 +13,7 @@
 #define STATOR_HTTP_H
 
 #include "http_prompt.h"
+#include "http_timing.h"
 
 struct http;
 
@@ -30,6 +31,7 @@ struct http_options {
     size_t stream_bytes_max;    /* unread output of one stream; 0 = 1 MiB */
     uint32_t sse_keepalive_ms;  /* 0 = 8000 */
     uint32_t client_timeout_ms; /* for a whole request to arrive, and for a client to read on; 0 = 60000 */
+    struct http_slo slo;        /* what the metrics of goodput hold requests against */
     uint32_t drain_timeout_ms;  /* running requests may take this long after http_drain */
 };
 

@@ -12,6 +12,7 @@
 #include "log.h"
 #include "mem.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -40,6 +41,7 @@ struct http_call {
     struct http_job *job;
     bool suspended, whole, head;
     unsigned code; /* of the reply; 0 = none yet */
+    uint32_t retry_after_s; /* of a refusal that passes; 0 = soon */
     char path[256];
 };
 
@@ -66,8 +68,11 @@ static enum MHD_Result reply(struct http_call *c, unsigned code, const char *typ
         MHD_add_response_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (code == 405)
         MHD_add_response_header(r, MHD_HTTP_HEADER_ALLOW, c->route->post ? "POST" : "GET, HEAD");
-    if (code == 429 || code == 503)
-        MHD_add_response_header(r, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+    if (code == 429 || code == 503) {
+        char seconds[16];
+        snprintf(seconds, sizeof seconds, "%u", c->retry_after_s ? c->retry_after_s : 1);
+        MHD_add_response_header(r, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
+    }
     enum MHD_Result ok = MHD_queue_response(c->mhd, code, r);
     MHD_destroy_response(r);
     c->code = code;
@@ -170,6 +175,8 @@ static enum MHD_Result advance(struct http_call *c)
         return reply_stream(c);
     if (http_job_state(c->job) != HTTP_JOB_DONE)
         return suspend(c);
+    if (http_job_status(c->job) == ST_EBUSY)
+        c->retry_after_s = http_job_retry_after_s(c->job);
     if (http_job_status(c->job))
         return reply_error(c, http_job_status(c->job), http_job_text(c->job));
     struct buf b = http_job_take_reply(c->job);

@@ -45,6 +45,7 @@ struct http_job {
     size_t out_at;
     char id[48];
     struct api_head head;
+    uint32_t cls; /* of priority; of a call without hints until the prompt is known */
     int64_t arrival_ns, last_out_ns;
     void (*wake)(void *ctx);
     void *wake_ctx;
@@ -53,6 +54,7 @@ struct http_job {
 struct owner {
     struct http_job *job; /* NULL: dropped */
     uint32_t seq, gen;
+    uint8_t cls;
     bool open;
 };
 
@@ -127,6 +129,26 @@ uint32_t http_jobs_count(const struct http_jobs *jobs)
 uint32_t http_jobs_open(const struct http_jobs *jobs)
 {
     return jobs->n_open;
+}
+
+void http_jobs_visit(const struct http_jobs *jobs, void (*visit)(void *ctx, const struct http_open *o), void *ctx)
+{
+    const struct http_job *j = jobs->first;
+    while (j && j->next)
+        j = j->next;
+    for (; j; j = j->prev)
+        for (uint32_t i = 0; i < j->n_seqs && !j->dropped; i++) {
+            const struct http_seq *s = &j->seqs[i];
+            const struct api_request *r = &j->prompt.request;
+            if (s->open)
+                visit(ctx, &(struct http_open){.id = j->id,
+                                               .choice = i,
+                                               .slot = s->slot,
+                                               .gen = s->gen,
+                                               .timing = &s->timing,
+                                               .prompt = &j->prompt.list[i / (uint32_t)r->sampling.n],
+                                               .hints = &r->hints});
+        }
 }
 
 static void cancel_open(struct http_job *j)
@@ -275,6 +297,11 @@ const char *http_job_text(const struct http_job *j)
     return j->err.text;
 }
 
+uint32_t http_job_retry_after_s(const struct http_job *j)
+{
+    return engine_retry_after_s(j->jobs->o.engine, j->cls);
+}
+
 bool http_job_broken(const struct http_job *j)
 {
     return j->broken;
@@ -303,8 +330,9 @@ static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t i
     if (st)
         return st;
     assert(slot < jobs->n_slots && !jobs->owners[slot].open);
-    jobs->owners[slot] = (struct owner){.job = j, .seq = index, .gen = gen, .open = true};
+    jobs->owners[slot] = (struct owner){.job = j, .seq = index, .gen = gen, .cls = (uint8_t)j->cls, .open = true};
     http_seq_init(&j->seqs[index], slot, gen);
+    http_timing_init(&j->seqs[index].timing, j->cls, j->arrival_ns);
     j->n_seqs = index + 1;
     j->n_open++;
     jobs->n_open++;
@@ -348,8 +376,12 @@ static void refuse(struct http_job *j, int status)
 /* The prompt is known, or why there is none. */
 static void prepared(struct http_job *j)
 {
-    if (!j->status)
+    const struct api_hints *hints = &j->prompt.request.hints;
+    if (!j->status) {
+        metrics_count_hints(j->jobs->o.metrics, hints->clamped);
+        j->cls = engine_class(j->jobs->o.engine, hints->priority, hints->strict_priority);
         j->status = submit(j);
+    }
     if (j->status) {
         refuse(j, j->status);
         return;
@@ -408,6 +440,7 @@ struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoi
                            .endpoint = endpoint,
                            .body = *body,
                            .next = jobs->first,
+                           .cls = engine_class(jobs->o.engine, 0, 0),
                            .arrival_ns = clock_now_ns(),
                            .wake = wake,
                            .wake_ctx = ctx};
@@ -432,12 +465,7 @@ struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoi
 static void on_token(struct http_job *j, uint32_t index, const struct engine_event *ev)
 {
     struct http_seq *s = &j->seqs[index];
-    struct metrics *m = j->jobs->o.metrics;
-    if (s->n_tokens == 0)
-        metrics_observe(m, METRICS_TTFT, (double)(ev->t_ns - j->arrival_ns) / NS_PER_S);
-    else
-        metrics_observe(m, METRICS_ITL, (double)(ev->t_ns - s->last_ns) / NS_PER_S);
-    s->last_ns = ev->t_ns;
+    http_timing_token(&s->timing, &j->jobs->o.slo, j->jobs->o.metrics, ev->t_ns);
     if (j->status || s->scan.hit)
         return;
     int st =
@@ -454,20 +482,11 @@ static void on_token(struct http_job *j, uint32_t index, const struct engine_eve
     }
 }
 
-static void count_end(struct http_job *j, const struct engine_event *ev)
-{
-    struct metrics *m = j->jobs->o.metrics;
-    if (ev->scheduled_ns)
-        metrics_observe(m, METRICS_QUEUE, (double)(ev->scheduled_ns - j->arrival_ns) / NS_PER_S);
-    metrics_observe(m, METRICS_E2E, (double)(ev->t_ns - j->arrival_ns) / NS_PER_S);
-    metrics_observe(m, METRICS_PROMPT, ev->n_prompt);
-    metrics_observe(m, METRICS_GENERATION, ev->n_output);
-}
-
 static void on_end(struct http_job *j, uint32_t index, const struct engine_event *ev)
 {
     struct http_seq *s = &j->seqs[index];
     bool good = ev->finish == ENGINE_FINISH_STOP || ev->finish == ENGINE_FINISH_LENGTH || s->scan.hit;
+    http_timing_end(&s->timing, &j->jobs->o.slo, j->jobs->o.metrics, ev, good && !j->status);
     s->open = false;
     s->n_cached = ev->n_cached;
     j->n_open--;
@@ -505,14 +524,12 @@ static void handle_event(struct http_jobs *jobs, const struct engine_event *ev)
                                      [ENGINE_FINISH_ERROR] = METRICS_ERROR};
     bool stopped = j && j->seqs[index].scan.hit;
     if (ev->finish < sizeof reason)
-        jobs->o.metrics->finished[stopped ? METRICS_STOP : reason[ev->finish]]++;
+        jobs->o.metrics->finished[o->cls][stopped ? METRICS_STOP : reason[ev->finish]]++;
     engine_release(jobs->o.engine, ev->slot, ev->gen);
     *o = (struct owner){0};
     jobs->n_open--;
-    if (j) {
-        count_end(j, ev);
+    if (j)
         on_end(j, index, ev);
-    }
 }
 
 static void handle_prepared(struct http_jobs *jobs, uint32_t index)

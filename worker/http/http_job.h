@@ -17,6 +17,7 @@
 #include "buf.h"
 #include "engine.h"
 #include "http_prompt.h"
+#include "http_timing.h"
 #include "metrics.h"
 
 #include <stdbool.h>
@@ -32,6 +33,7 @@ struct http_jobs_options {
     struct engine *engine;
     const struct http_model *model;
     struct metrics *metrics;
+    struct http_slo slo;
     uint32_t keepalive_ms;
     size_t stream_bytes_max;
 };
@@ -49,6 +51,18 @@ uint32_t http_jobs_open(const struct http_jobs *jobs);       /* engine requests 
 void http_jobs_fail_all(struct http_jobs *jobs, int status,
                         const char *text); /* running ones end with this error */
 
+/* One engine request of a call, while it has no END. Borrowed for the visit. */
+struct http_open {
+    const char *id;  /* of the call */
+    uint32_t choice; /* of the call's reply */
+    uint32_t slot, gen;
+    const struct http_timing *timing;
+    const struct http_tokens *prompt;
+    const struct api_hints *hints;
+};
+/* All open requests of calls that were not dropped, the oldest call first. */
+void http_jobs_visit(const struct http_jobs *jobs, void (*visit)(void *ctx, const struct http_open *o), void *ctx);
+
 /* Takes the body's memory. `wake` is called when the state changed or output came; never from within this call.
  * NULL: no memory. */
 struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoint, struct buf *body,
@@ -58,6 +72,7 @@ enum http_job_state http_job_state(const struct http_job *j);
 bool http_job_streams(const struct http_job *j); /* the reply is a stream; valid from RUNNING on */
 int http_job_status(const struct http_job *j);
 const char *http_job_text(const struct http_job *j);
+uint32_t http_job_retry_after_s(const struct http_job *j); /* refused with ST_EBUSY: when to come back */
 bool http_job_broken(const struct http_job *j); /* broken off: the client reads too slowly */
 /* DONE, no stream, ST_OK: the reply; the caller takes the memory (mem_free). */
 struct buf http_job_take_reply(struct http_job *j);

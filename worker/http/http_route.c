@@ -3,6 +3,8 @@
 #include "http_route.h"
 
 #include "api_reply.h"
+#include "clock.h"
+#include "http_queue.h"
 
 #include <string.h>
 
@@ -17,6 +19,7 @@ static const struct http_route routes[] = {
     {"/version", HTTP_ROUTE_VERSION, false, false, API_CHAT},
     {"/metrics", HTTP_ROUTE_METRICS, false, false, API_CHAT},
     {"/v1/metrics", HTTP_ROUTE_METRICS, false, false, API_CHAT},
+    {"/v1/stator/queue", HTTP_ROUTE_QUEUE, false, false, API_CHAT},
     {"/", HTTP_ROUTE_ABOUT, false, true, API_CHAT},
     {"other", HTTP_ROUTE_UNKNOWN, false, false, API_CHAT},
 };
@@ -113,6 +116,9 @@ int http_route_answer(const struct http_calls *h, const struct http_route *r, st
     case HTTP_ROUTE_METRICS:
         reply->type = "text/plain; version=0.0.4; charset=utf-8";
         put_metrics(h, reply->body);
+        return ST_OK;
+    case HTTP_ROUTE_QUEUE:
+        http_queue_put(h->jobs, h->o->engine, clock_now_ns(), reply->body);
         return ST_OK;
     case HTTP_ROUTE_ABOUT:
         reply->type = "text/plain; charset=utf-8";

@@ -22,6 +22,7 @@ enum http_route_kind {
     HTTP_ROUTE_READY,
     HTTP_ROUTE_VERSION,
     HTTP_ROUTE_METRICS,
+    HTTP_ROUTE_QUEUE,
     HTTP_ROUTE_ABOUT
 };
 

@@ -13,6 +13,7 @@
 
 #include "api_reply.h"
 #include "engine.h"
+#include "http_timing.h"
 #include "stop.h"
 #include "tok.h"
 
@@ -29,7 +30,7 @@ struct http_seq {
     size_t n_logs, cap_logs;
     uint64_t log_offset; /* bytes of tokens whose log-probabilities were framed */
     uint64_t n_tokens, n_prompt, n_cached;
-    int64_t last_ns;
+    struct http_timing timing;
     const char *finish; /* NULL until END */
 };
 

@@ -5,12 +5,13 @@
  * States   zeroed is valid.
  * Threads  the io thread only.
  * Errors   none; metrics_put: see buf.h.
- * Bounds   fixed size.
+ * Bounds   fixed size. Of the classes of priority the page names "normal" always and the others once they were seen.
  * Source   Prometheus text format 0.0.4; names and buckets as vLLM's, with the prefix stator_.
  */
 #ifndef STATOR_METRICS_H
 #define STATOR_METRICS_H
 
+#include "api_hints.h"
 #include "buf.h"
 #include "engine.h"
 
@@ -32,12 +33,15 @@ struct metrics {
     struct {
         uint64_t count[METRICS_BUCKETS_MAX + 1]; /* the last used one is +Inf */
         double sum;
-    } histograms[METRICS_HISTOGRAMS];
-    uint64_t finished[METRICS_FINISHES];
+    } histograms[METRICS_HISTOGRAMS][ENGINE_CLASSES];
+    uint64_t finished[ENGINE_CLASSES][METRICS_FINISHES];
+    uint64_t good[ENGINE_CLASSES], good_tokens[ENGINE_CLASSES]; /* met every target; what they generated */
+    uint64_t hint_clamped[API_HINTS];
     uint64_t http[METRICS_PATHS_MAX][METRICS_CODES_MAX];
 };
 
-void metrics_observe(struct metrics *m, enum metrics_histogram h, double value);
+void metrics_observe(struct metrics *m, enum metrics_histogram h, uint32_t cls, double value);
+void metrics_count_hints(struct metrics *m, uint32_t clamped); /* api_hints.clamped of one call */
 void metrics_count_http(struct metrics *m, uint32_t path, unsigned code);
 
 /* paths[i] names row i of `http`; NULL entries are not shown. */
