@@ -7,8 +7,8 @@
  * Threads  the whole block makes every call that has THREADS; the others are for any.
  * Errors   attn_check: ST_EINVAL.
  * Bounds   head_dim a multiple of 16 up to 128, block_tokens a multiple of 16.
- * Source   KERNELS design, sections 4.1 to 4.5. Records are per (split, packed row), never of several splits merged: so a result
- *          does not depend on how splits were dealt out.
+ * Source   KERNELS design, sections 4.1 to 4.5 and 4.7. Records are per (split, packed row); only a row's first record may be of
+ *          several splits, from split 0 on, merged as they would be later: a result does not depend on how splits were dealt out.
  */
 #ifndef STATOR_ATTN_IO_CUH
 #define STATOR_ATTN_IO_CUH
@@ -45,7 +45,7 @@ static inline int attn_check(const struct cu_attn *a, struct attn_params *out)
 /* ---- what an item covers ------------------------------------------------------------------------------------------- */
 
 struct attn_range {
-    uint32_t lo, hi;         /* tokens that some row sees */
+    uint32_t lo, hi;         /* tokens that some row sees; a shared item's rows see all of its splits but for windows */
     uint32_t tile, tile_end; /* of its splits; at least one, which may be empty (zeros) where all of it is behind the window */
 };
 

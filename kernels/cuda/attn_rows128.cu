@@ -1,4 +1,5 @@
-/* attn_rows128: attention of many rows: chunks of a prompt. It has to keep the tensor cores busy.
+/* attn_rows128: attention of many rows: chunks of a prompt, or sequences with a prefix in common. It has to keep the tensor cores
+ * busy.
  *
  * A block of 8 warps holds 128 packed rows, 16 per warp, and all warps share each tile of 64 tokens: K and V cross from L2 once
  * per 128 rows. A warp does its rows alone, in registers: the fragment in which the mma leaves S is the one in which it takes P.
@@ -6,6 +7,9 @@
  * the merged state of all splits (class A). Two stages of tiles: one is computed on while the next one comes.
  *
  * One item per block; hardware deals them out, longest first. A tile that none of a warp's rows sees is left out by that warp.
+ *
+ * The rows of a shared item belong to several runs of list 0. Where a row's q, position and records are is asked through its run,
+ * when an item or a split begins or ends; the tiles between know no difference. Its records are read by a later kernel.
  */
 #include "attn_io.cuh"
 
