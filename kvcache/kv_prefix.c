@@ -128,8 +128,12 @@ static uint32_t node_of(struct kv_prefix *x, const struct kv_id *id)
         uint32_t n = x->free_node;
         assert(n != KV_NONE);
         x->free_node = x->nodes[n].parent;
-        x->nodes[n] = (struct kv_node){
-            .id = *id, .block = KV_NONE, .slot = KV_NONE, .parent = KV_NONE, .expiry_ns = INT64_MIN};
+        x->nodes[n] = (struct kv_node){.id = *id,
+                                       .block = KV_NONE,
+                                       .slot = KV_NONE,
+                                       .parent = KV_NONE,
+                                       .expiry_ns = INT64_MIN,
+                                       .order = ++x->order};
         x->n_used++;
         x->table[i] = n;
     }

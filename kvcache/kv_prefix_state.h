@@ -17,7 +17,7 @@ struct kv_node {
     uint32_t children; /* nodes with blocks whose parent this is */
     int64_t expiry_ns; /* INT64_MIN: never let go */
     int64_t used_ns;   /* when let go last */
-    uint64_t order;    /* running number of that */
+    uint64_t order;    /* running number of that, or of the node's beginning */
 };
 
 enum kv_slot_state { KV_SLOT_FREE, KV_SLOT_LANDING, KV_SLOT_COPY, KV_SLOT_PRIVATE };

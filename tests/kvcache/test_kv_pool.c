@@ -1,4 +1,5 @@
-/* Goal: the pool's rules one by one, the index's rules one by one, and creation under injected allocation failures. */
+/* Goal: the rules of the pool and of the index one by one, the host tier apart (test_kv_prefix_host.c), and creation under
+ * injected allocation failures. */
 #include "kv_prefix.h"
 #include "kv_seq.h"
 #include "mem.h"
@@ -153,6 +154,137 @@ static void duplicate_keeps_its_own_block_until_release(void **state)
     kv_prefix_destroy(x);
 }
 
+/* Computes `n` blocks that all start with the token `first`, and lets go of them. */
+static void come_and_go(struct kv_prefix *x, int32_t first, uint32_t n, int64_t now_ns, int64_t expiry_ns,
+                        struct kv_id *ids)
+{
+    int32_t tokens[16 * 4] = {first};
+    uint32_t table[4];
+    struct kv_seq s = {.table = table, .ids = ids, .tokens = tokens, .block_tokens = 16, .cap_blocks = 4};
+    kv_id_root(&s.root, "m", 1, "", 0);
+    kv_seq_hash(&s, 16 * n);
+    kv_seq_match(&s, x, 16 * n);
+    assert_int_equal(kv_seq_extend(&s, x, 16 * n), ST_OK);
+    kv_seq_commit(&s, x, 16 * n);
+    kv_seq_release(&s, x, now_ns, expiry_ns);
+    sound(x);
+}
+
+static void what_expires_first_goes_first(void **state)
+{
+    (void)state;
+    struct kv_prefix *x;
+    struct kv_id ids[3][4];
+    assert_int_equal(kv_prefix_create(&x, 8, 0, NULL), ST_OK);
+    come_and_go(x, 0, 2, 1, 300, ids[0]);
+    come_and_go(x, 1, 2, 2, 100, ids[1]);
+    come_and_go(x, 2, 2, 3, 200, ids[2]);
+    static const int order[] = {1, 2, 0};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(kv_prefix_evict(x, 1), 1);
+        assert_int_equal(kv_prefix_find(x, &ids[order[i]][1]), KV_NONE);
+        assert_int_not_equal(kv_prefix_find(x, &ids[order[i]][0]), KV_NONE);
+        assert_int_equal(kv_prefix_evict(x, 1), 1);
+        assert_int_equal(kv_prefix_find(x, &ids[order[i]][0]), KV_NONE);
+        sound(x);
+    }
+    kv_prefix_destroy(x);
+}
+
+static void equal_expiries_go_in_the_order_of_letting_go(void **state)
+{
+    (void)state;
+    struct kv_prefix *x;
+    struct kv_id ids[3][4];
+    assert_int_equal(kv_prefix_create(&x, 8, 0, NULL), ST_OK);
+    for (int i = 0; i < 3; i++)
+        come_and_go(x, i, 1, i, 100, ids[i]);
+    come_and_go(x, 0, 1, 3, 100, ids[0]); /* used once more */
+    static const int order[] = {1, 2, 0};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(kv_prefix_evict(x, 1), 1);
+        assert_int_equal(kv_prefix_find(x, &ids[order[i]][0]), KV_NONE);
+    }
+    kv_prefix_destroy(x);
+}
+
+static void letting_go_puts_an_expiry_off_and_never_brings_it_nearer(void **state)
+{
+    (void)state;
+    struct kv_prefix *x;
+    struct kv_id ids[2][4];
+    assert_int_equal(kv_prefix_create(&x, 8, 0, NULL), ST_OK);
+    come_and_go(x, 0, 1, 1, 500, ids[0]);
+    come_and_go(x, 0, 1, 2, 10, ids[0]);
+    come_and_go(x, 1, 1, 3, 400, ids[1]);
+    assert_int_equal(kv_prefix_evict(x, 1), 1);
+    assert_int_equal(kv_prefix_find(x, &ids[1][0]), KV_NONE);
+    assert_int_not_equal(kv_prefix_find(x, &ids[0][0]), KV_NONE);
+    kv_prefix_destroy(x);
+}
+
+/* The short sequence ends last and wants its block until 50 only, but a longer one behind it is wanted until 500. */
+static void a_prefix_is_wanted_as_long_as_what_stands_on_it(void **state)
+{
+    (void)state;
+    struct kv_prefix *x;
+    struct kv_id ids[2][4];
+    assert_int_equal(kv_prefix_create(&x, 8, 0, NULL), ST_OK);
+    come_and_go(x, 0, 3, 1, 500, ids[0]);
+    come_and_go(x, 0, 1, 2, 50, ids[0]);
+    come_and_go(x, 1, 1, 3, 400, ids[1]);
+    assert_int_equal(kv_prefix_evict(x, 1), 1);
+    assert_int_equal(kv_prefix_find(x, &ids[1][0]), KV_NONE);
+    assert_int_equal(kv_prefix_evict(x, 3), 3);
+    assert_int_equal(kv_prefix_available(x), 8);
+    sound(x);
+    kv_prefix_destroy(x);
+}
+
+static void residence_is_the_mean_time_that_the_evicted_lay_unused(void **state)
+{
+    (void)state;
+    struct kv_prefix *x;
+    struct kv_id ids[4];
+    assert_int_equal(kv_prefix_create(&x, 8, 0, NULL), ST_OK);
+    assert_int_equal(kv_prefix_residence_ns(x), 60000000000);
+    come_and_go(x, 0, 1, 1000, 0, ids);
+    come_and_go(x, 1, 1, 2000, 0, ids);
+    kv_prefix_set_time(x, 5000);
+    assert_int_equal(kv_prefix_evict(x, 1), 1);
+    assert_int_equal(kv_prefix_residence_ns(x), 4000);
+    assert_int_equal(kv_prefix_evict(x, 1), 1);
+    assert_int_equal(kv_prefix_residence_ns(x), 3500);
+    for (int64_t i = 0; i < 1000; i++) { /* the mean moves: what was long ago no longer counts */
+        come_and_go(x, 0, 1, 10000 * i, 0, ids);
+        kv_prefix_set_time(x, 10000 * i + 700);
+        assert_int_equal(kv_prefix_evict(x, 1), 1);
+    }
+    assert_in_range(kv_prefix_residence_ns(x), 700, 763);
+    assert_int_equal(kv_prefix_evictions(x), 1002);
+    kv_prefix_destroy(x);
+}
+
+static void without_ids_a_sequence_neither_indexes_nor_matches(void **state)
+{
+    (void)state;
+    struct kv_prefix *x;
+    assert_int_equal(kv_prefix_create(&x, 4, 0, NULL), ST_OK);
+    int32_t tokens[32] = {0};
+    uint32_t table[2], slots[2];
+    struct kv_seq s = {.table = table, .tokens = tokens, .block_tokens = 16, .cap_blocks = 2};
+    kv_seq_hash(&s, 32);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(kv_seq_match(&s, x, 32), 0);
+        assert_int_equal(kv_seq_host_run(&s, x, 32, slots, 2), 0);
+        assert_int_equal(kv_seq_extend(&s, x, 32), ST_OK);
+        kv_seq_commit(&s, x, 32);
+        kv_seq_release(&s, x, 0, 100);
+        assert_int_equal(kv_pool_free(kv_prefix_pool(x)), 4);
+    }
+    kv_prefix_destroy(x);
+}
+
 static void create_survives_every_failed_allocation(void **state)
 {
     (void)state;
@@ -161,11 +293,12 @@ static void create_survives_every_failed_allocation(void **state)
         struct kv_prefix *x = NULL;
         struct err e = {0};
         mem_fail_after(k);
-        int rc = kv_prefix_create(&x, 100, 0, &e);
+        int rc = kv_prefix_create(&x, 100, 50, &e);
         mem_fail_after(0);
         if (rc == ST_OK) {
             kv_prefix_destroy(x);
-            assert_true(k > 4);
+            /* Itself, two of the pool, three of each heap, the slots and three arrays. */
+            assert_int_equal(k - 1, 1 + 2 + 3 * 3 + 4);
             break;
         }
         assert_int_equal(rc, ST_ENOMEM);
@@ -173,7 +306,10 @@ static void create_survives_every_failed_allocation(void **state)
         assert_int_equal(mem_live(), live);
     }
     struct kv_pool *p = NULL;
+    struct kv_prefix *none = NULL;
     assert_int_equal(kv_pool_create(&p, 0, NULL), ST_EINVAL);
+    assert_int_equal(kv_prefix_create(&none, 0, 8, NULL), ST_EINVAL);
+    assert_int_equal(kv_prefix_create(&none, 8, KV_NONE - 8, NULL), ST_EINVAL);
     assert_int_equal(mem_live(), live);
 }
 
@@ -184,6 +320,12 @@ int main(void)
         cmocka_unit_test(unindexed_block_goes_free_and_indexed_one_cached),
         cmocka_unit_test(alloc_is_all_or_nothing),
         cmocka_unit_test(leaves_go_before_their_parents),
+        cmocka_unit_test(what_expires_first_goes_first),
+        cmocka_unit_test(equal_expiries_go_in_the_order_of_letting_go),
+        cmocka_unit_test(letting_go_puts_an_expiry_off_and_never_brings_it_nearer),
+        cmocka_unit_test(a_prefix_is_wanted_as_long_as_what_stands_on_it),
+        cmocka_unit_test(residence_is_the_mean_time_that_the_evicted_lay_unused),
+        cmocka_unit_test(without_ids_a_sequence_neither_indexes_nor_matches),
         cmocka_unit_test(duplicate_keeps_its_own_block_until_release),
         cmocka_unit_test(create_survives_every_failed_allocation),
     };

@@ -1,127 +1,93 @@
-/* Goal: under any order of operations, sequences read what they wrote, prefixes are found exactly when they should be, and
- * no block is lost. Method: random operations on the real thing and on a naive twin side by side. The twin keeps identities
- * as whole token prefixes in a flat array with a use stamp each; it evicts by scanning for the oldest unheld one.
+/* Goal: under any order of operations, sequences read what they wrote, prefixes are found exactly when they should be, what goes
+ * is what should go, and no block and no host slot is lost. Method: random operations on the real thing and on a naive twin side
+ * by side (kv_twin.h).
  *
- * `content[b]` stands for the bytes of block b: a step "writes" the hash of the whole prefix up to each block, and every
- * sequence checks the content of its whole table at each operation. A stale or foreign block shows at once. */
-#include "kv_seq.h"
+ * `content[b]` stands for the bytes of block b, `host[s]` for those of slot s: a step "writes" the hash of the whole prefix up to
+ * each block, a copy moves it when it *ends*, and each copy that should be there is looked at after each operation. A stale or
+ * foreign block, or one let go while a copy was under way, shows at once. A seed as argument, or in STATOR_TEST_SEED, replays. */
+#include "kv_twin.h"
 #include "mem.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 #include <time.h>
 
-#include <cmocka.h>
-
-enum { BT = 16, CAP = 10, N_SEQ = 6, N_BLOCKS = 24, TWIN_MAX = 64 };
-
-static uint64_t rng;
+static uint64_t rng, seed_given;
 static uint32_t rnd(uint32_t n)
 {
     rng = rng * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)(rng >> 33) % n;
 }
 
-struct twin_entry { /* an identity that the index should hold */
-    bool used;
-    uint32_t n; /* blocks */
-    int32_t tokens[CAP * BT];
-    uint32_t holders;
-    uint64_t stamp;
-};
-
-struct twin_seq {
-    bool live, apart;
-    uint32_t n_entries, n_blocks; /* leading blocks that are entries; blocks held */
-};
-
-struct world {
-    struct kv_prefix *x;
-    struct kv_seq s[N_SEQ];
-    int32_t tokens[N_SEQ][CAP * BT];
-    uint32_t table[N_SEQ][CAP];
-    struct kv_id ids[N_SEQ][CAP];
-    uint32_t n_tokens[N_SEQ]; /* committed */
-    uint64_t content[N_BLOCKS];
-    struct twin_entry twin[TWIN_MAX];
-    struct twin_seq t[N_SEQ];
-    uint64_t now;
-};
-
-static uint64_t prefix_hash(const int32_t *t, uint32_t n)
+static bool extend(struct world *w, uint32_t i, uint32_t n_tokens)
 {
-    uint64_t h = 1469598103934665603u;
-    for (uint32_t i = 0; i < n; i++)
-        h = (h ^ (uint64_t)(uint32_t)t[i]) * 1099511628211u;
-    return h;
+    struct counts c = twin_counts(w);
+    uint32_t want = kv_seq_blocks_for(n_tokens, BT),
+             more = want > w->t[i].n_blocks ? want - w->t[i].n_blocks : 0;
+    int rc = kv_seq_extend(&w->s[i], w->x, n_tokens);
+    assert_int_equal(rc, more <= N_BLOCKS - c.pinned ? ST_OK : ST_NOSPACE);
+    if (rc != ST_OK)
+        return false;
+    for (uint32_t n_free = N_BLOCKS - c.pinned - c.cached; n_free < more; n_free++)
+        twin_evict(w);
+    w->t[i].n_blocks += more;
+    return true;
 }
 
-static struct twin_entry *twin_find(struct world *w, const int32_t *tokens, uint32_t n)
+static void commit(struct world *w, uint32_t i, uint32_t n)
 {
-    for (int i = 0; i < TWIN_MAX; i++)
-        if (w->twin[i].used && w->twin[i].n == n &&
-            memcmp(w->twin[i].tokens, tokens, (size_t)n * BT * sizeof *tokens) == 0)
-            return &w->twin[i];
-    return NULL;
-}
-
-static struct twin_entry *twin_add(struct world *w, const int32_t *tokens, uint32_t n)
-{
-    for (int i = 0; i < TWIN_MAX; i++)
-        if (!w->twin[i].used) {
-            w->twin[i] = (struct twin_entry){.used = true, .n = n, .holders = 1};
-            memcpy(w->twin[i].tokens, tokens, (size_t)n * BT * sizeof *tokens);
-            return &w->twin[i];
+    kv_seq_commit(&w->s[i], w->x, n);
+    for (uint32_t b = w->n_tokens[i] / BT; b < n / BT && !w->t[i].apart; b++) {
+        if (twin_find_dev(w, w->tokens[i], b + 1)) {
+            w->t[i].apart = true;
+        } else {
+            twin_add(w, i, b + 1);
+            w->t[i].n_entries++;
         }
-    fail_msg("twin full");
-    return NULL;
-}
-
-static void twin_counts(struct world *w, uint32_t *pinned, uint32_t *cached)
-{
-    *pinned = *cached = 0;
-    for (int i = 0; i < TWIN_MAX; i++)
-        if (w->twin[i].used) {
-            if (w->twin[i].holders)
-                ++*pinned;
-            else
-                ++*cached;
-        }
-    for (int i = 0; i < N_SEQ; i++)
-        if (w->t[i].live)
-            *pinned += w->t[i].n_blocks - w->t[i].n_entries;
-}
-
-static void twin_evict(struct world *w)
-{
-    struct twin_entry *old = NULL;
-    for (int i = 0; i < TWIN_MAX; i++)
-        if (w->twin[i].used && !w->twin[i].holders && (!old || w->twin[i].stamp < old->stamp))
-            old = &w->twin[i];
-    assert_non_null(old);
-    old->used = false;
-}
-
-static void compare(struct world *w)
-{
-    const char *why = "";
-    if (!kv_prefix_check(w->x, &why))
-        fail_msg("%s", why);
-    uint32_t pinned, cached;
-    twin_counts(w, &pinned, &cached);
-    assert_int_equal(kv_pool_cached(kv_prefix_pool(w->x)), cached);
-    assert_int_equal(kv_pool_free(kv_prefix_pool(w->x)), N_BLOCKS - pinned - cached);
-    for (int i = 0; i < N_SEQ; i++) {
-        if (!w->t[i].live)
-            continue;
-        assert_int_equal(w->s[i].n_blocks, w->t[i].n_blocks);
-        assert_int_equal(w->s[i].n_indexed, w->t[i].n_entries);
-        for (uint32_t b = 0; b < w->n_tokens[i] / BT; b++)
-            assert_int_equal(w->content[w->s[i].table[b]], prefix_hash(w->tokens[i], (b + 1) * BT));
     }
+    w->n_tokens[i] = n;
+}
+
+/* What follows the matched prefix and is in the host tier comes back by copying. */
+static void load_begin(struct world *w, uint32_t i, uint32_t max_tokens)
+{
+    struct load *l = NULL;
+    for (int k = 0; k < N_COPIES; k++)
+        if (!w->loads[k].live)
+            l = &w->loads[k];
+    uint32_t at = w->t[i].n_blocks, n = 0, cap = 1 + rnd(CAP), slots[CAP];
+    for (const struct twin_entry *e; n < cap && (at + n + 1) * BT <= max_tokens; n++)
+        if (!(e = twin_find(w, w->tokens[i], at + n + 1)) || e->host != COPY)
+            break;
+    assert_int_equal(kv_seq_host_run(&w->s[i], w->x, max_tokens, slots, cap), n);
+    if (n == 0 || !l || !extend(w, i, (at + n) * BT))
+        return;
+    *l = (struct load){.live = true, .seq = i, .n = n};
+    for (uint32_t b = 0; b < n; b++) {
+        l->blocks[b] = w->s[i].table[at + b];
+        l->slots[b] = slots[b];
+        l->of[b] = twin_find(w, w->tokens[i], at + b + 1);
+        l->of[b]->host_pins++;
+        kv_prefix_host_pin(w->x, slots[b]);
+        kv_prefix_pin(w->x, l->blocks[b]);
+    }
+    w->loading[i] = l;
+}
+
+static void load_end(struct world *w, struct load *l)
+{
+    for (uint32_t b = 0; b < l->n; b++) {
+        assert_int_equal(w->host[l->slots[b]], l->of[b]->hash);
+        w->content[l->blocks[b]] = w->host[l->slots[b]];
+        kv_prefix_host_unpin(w->x, l->slots[b]);
+        kv_prefix_unpin(w->x, l->blocks[b]);
+        l->of[b]->host_pins--;
+    }
+    l->live = false;
+    if (l->cancelled)
+        return;
+    w->loading[l->seq] = NULL;
+    commit(w, l->seq, w->n_tokens[l->seq] + l->n * BT);
 }
 
 static void op_start(struct world *w, uint32_t i)
@@ -143,7 +109,7 @@ static void op_start(struct world *w, uint32_t i)
     kv_seq_hash(s, n_prompt);
     uint32_t got = kv_seq_match(s, w->x, n_prompt - 1), want = 0;
     for (; (want + 1) * BT <= n_prompt - 1; want++) {
-        struct twin_entry *e = twin_find(w, w->tokens[i], want + 1);
+        struct twin_entry *e = twin_find_dev(w, w->tokens[i], want + 1);
         if (!e)
             break;
         e->holders++;
@@ -151,6 +117,7 @@ static void op_start(struct world *w, uint32_t i)
     assert_int_equal(got, want * BT);
     w->n_tokens[i] = got;
     w->t[i] = (struct twin_seq){.live = true, .n_entries = want, .n_blocks = want};
+    load_begin(w, i, n_prompt - 1);
 }
 
 static void op_grow(struct world *w, uint32_t i)
@@ -158,72 +125,169 @@ static void op_grow(struct world *w, uint32_t i)
     uint32_t n = w->n_tokens[i] + 1 + rnd(3 * BT);
     if (n > CAP * BT)
         n = CAP * BT;
-    uint32_t more = kv_seq_blocks_for(n, BT) - w->t[i].n_blocks, pinned, cached;
-    twin_counts(w, &pinned, &cached);
-    int rc = kv_seq_extend(&w->s[i], w->x, n);
-    assert_int_equal(rc, more <= N_BLOCKS - pinned ? ST_OK : ST_NOSPACE);
-    if (rc != ST_OK)
+    if (!extend(w, i, n))
         return;
-    for (uint32_t n_free = N_BLOCKS - pinned - cached; n_free < more; n_free++)
-        twin_evict(w);
-    w->t[i].n_blocks += more;
     compare(w);
     for (uint32_t b = w->n_tokens[i] / BT; b < n / BT; b++) /* the step writes */
         w->content[w->s[i].table[b]] = prefix_hash(w->tokens[i], (b + 1) * BT);
-    kv_seq_commit(&w->s[i], w->x, n);
-    for (uint32_t b = w->n_tokens[i] / BT; b < n / BT && !w->t[i].apart; b++) {
-        if (twin_find(w, w->tokens[i], b + 1)) {
-            w->t[i].apart = true;
-        } else {
-            twin_add(w, w->tokens[i], b + 1);
-            w->t[i].n_entries++;
-        }
-    }
-    w->n_tokens[i] = n;
+    commit(w, i, n);
 }
 
 static void op_release(struct world *w, uint32_t i)
 {
-    kv_seq_release(&w->s[i], w->x, 0, 0);
+    int64_t expiry = w->hints == 0   ? 0
+                     : w->hints == 1 ? w->now
+                                     : w->now - 20 + (int64_t)rnd(rnd(4) ? 60 : 400);
+    kv_seq_release(&w->s[i], w->x, w->now, expiry);
     for (uint32_t b = w->t[i].n_entries; b < w->n_tokens[i] / BT; b++) {
-        struct twin_entry *e = twin_find(w, w->tokens[i], b + 1);
+        struct twin_entry *e = twin_find_dev(w, w->tokens[i], b + 1);
         if (e)
             e->holders++;
         else
-            twin_add(w, w->tokens[i], b + 1);
+            twin_add(w, i, b + 1);
     }
     for (uint32_t b = w->n_tokens[i] / BT; b > 0; b--) {
-        struct twin_entry *e = twin_find(w, w->tokens[i], b);
+        struct twin_entry *e = twin_find_dev(w, w->tokens[i], b);
         e->holders--;
-        e->stamp = ++w->now;
+        e->stamp = ++w->stamp;
+        e->used = w->now;
+        if (e->expiry < expiry)
+            e->expiry = expiry;
+        expiry = e->expiry;
     }
     w->t[i].live = false;
+    if (w->loading[i])
+        w->loading[i]->cancelled = true;
+    w->loading[i] = NULL;
+}
+
+/* Some block that is indexed and not saved: mostly the one that a sweep would take. */
+static struct twin_entry *some_unsaved(struct world *w)
+{
+    struct twin_entry *e = twin_next_unsaved(w);
+    for (uint32_t tries = 0; tries < 20 && (!e || rnd(3) == 0); tries++) {
+        struct twin_entry *other = &w->twin[rnd(TWIN_MAX)];
+        if (other->dev && other->host == ABSENT)
+            e = other;
+    }
+    return e;
+}
+
+static void op_save(struct world *w)
+{
+    struct save *s = &w->saves[rnd(N_COPIES)];
+    struct twin_entry *e = some_unsaved(w), *least = twin_host_least(w);
+    if (s->live || !e || !w->n_host)
+        return;
+    bool must_go = twin_counts(w).host_free == 0;
+    bool can = !must_go || (least && (e->holders || precedes(least, e)));
+    s->of = e;
+    s->block = kv_prefix_find(w->x, &e->id);
+    assert_int_equal(kv_prefix_save_begin(w->x, s->block, &s->slot), can);
+    if (!can)
+        return;
+    if (must_go)
+        least->host = ABSENT;
+    s->live = true;
+    e->host = LANDING;
+    for (uint32_t n = 1; n <= e->n; n++)
+        twin_find_dev(w, e->tokens, n)->holders++;
+    w->host[s->slot] = 0; /* half written: whoever finds it before the end reads nonsense */
+}
+
+static void save_end(struct world *w, struct save *s)
+{
+    bool ok = rnd(4) != 0;
+    w->host[s->slot] = ok ? w->content[s->block] : 0;
+    kv_prefix_save_end(w->x, s->block, s->slot, ok);
+    s->of->host = ok ? COPY : ABSENT;
+    for (uint32_t n = 1; n <= s->of->n; n++)
+        twin_find_dev(w, s->of->tokens, n)->holders--;
+    s->live = false;
+}
+
+static void op_lone(struct world *w, struct lone *p)
+{
+    struct twin_entry *least = twin_host_least(w);
+    if (p->live) {
+        kv_prefix_host_give(w->x, p->slot);
+        p->live = false;
+        return;
+    }
+    bool must_go = twin_counts(w).host_free == 0;
+    int rc = kv_prefix_host_take(w->x, &p->slot);
+    assert_int_equal(rc, must_go && !least ? ST_NOSPACE : ST_OK);
+    if (rc != ST_OK)
+        return;
+    if (must_go)
+        least->host = ABSENT;
+    p->live = true;
+    p->tag = w->host[p->slot] = rng;
+}
+
+static void op_tier(struct world *w)
+{
+    uint32_t k = rnd(N_COPIES), what = rnd(8);
+    if (what < 4)
+        op_save(w);
+    else if (what < 6 && w->saves[k].live)
+        save_end(w, &w->saves[k]);
+    else if (what == 6 && w->loads[k].live)
+        load_end(w, &w->loads[k]);
+    else if (what == 7 && rnd(4) == 0)
+        op_lone(w, &w->lone[k]);
+}
+
+/* Nobody runs, no copy is under way: nothing is held. */
+static void end(struct world *w)
+{
+    for (uint32_t i = 0; i < N_SEQ; i++)
+        if (w->t[i].live)
+            op_release(w, i);
+    compare(w);
+    for (uint32_t i = 0; i < N_COPIES; i++) {
+        if (w->saves[i].live)
+            save_end(w, &w->saves[i]);
+        if (w->loads[i].live)
+            load_end(w, &w->loads[i]);
+        if (w->lone[i].live)
+            op_lone(w, &w->lone[i]);
+    }
+    compare(w);
+    assert_int_equal(kv_prefix_available(w->x), N_BLOCKS);
+    assert_int_equal(kv_prefix_host_free(w->x) + kv_prefix_host_cached(w->x), w->n_host);
 }
 
 static void run(uint64_t seed)
 {
+    static const uint32_t n_host[] = {0, 5, 12, MAX_HOST};
     struct world *w = mem_zalloc(1, sizeof *w);
     assert_non_null(w);
     rng = seed;
-    assert_int_equal(kv_prefix_create(&w->x, N_BLOCKS, 0, NULL), ST_OK);
-    for (int step = 0; step < 1500; step++) {
+    w->n_host = n_host[seed % 4];
+    w->hints = (int)(seed / 4 % 3);
+    w->residence = 60 * INT64_C(1000000000);
+    assert_int_equal(kv_prefix_create(&w->x, N_BLOCKS, w->n_host, NULL), ST_OK);
+    for (int step = 0; step < 2000; step++) {
         uint32_t i = rnd(N_SEQ), what = rnd(16);
-        if (!w->t[i].live)
+        if (rnd(2)) {
+            w->now += rnd(4);
+            kv_prefix_set_time(w->x, w->now);
+        }
+        if (rnd(3) == 0)
+            op_tier(w);
+        else if (!w->t[i].live)
             op_start(w, i);
-        else if (what < 11 && w->n_tokens[i] < CAP * BT)
+        else if (what < 11 && !w->loading[i] && w->n_tokens[i] < CAP * BT)
             op_grow(w, i);
-        else if (what < 15)
+        else if (what < 15 && (!w->loading[i] || what == 0))
             op_release(w, i);
         else
             for (uint32_t n = kv_prefix_evict(w->x, rnd(4)); n > 0; n--)
                 twin_evict(w);
         compare(w);
     }
-    for (uint32_t i = 0; i < N_SEQ; i++)
-        if (w->t[i].live)
-            op_release(w, i);
-    compare(w);
-    assert_int_equal(kv_prefix_available(w->x), N_BLOCKS);
+    end(w);
     kv_prefix_destroy(w->x);
     mem_free(w);
 }
@@ -231,16 +295,19 @@ static void run(uint64_t seed)
 static void random_operations_agree_with_the_twin(void **state)
 {
     (void)state;
-    uint64_t fresh = (uint64_t)time(NULL);
-    for (uint64_t i = 0; i < 40; i++) {
-        uint64_t seed = i < 20 ? i : fresh * 100 + i;
+    uint64_t fresh = (uint64_t)time(NULL), live = mem_live();
+    for (uint64_t i = 0; i < (seed_given ? 1 : 48); i++) {
+        uint64_t seed = seed_given ? seed_given : i < 24 ? i : fresh * 100 + i;
         print_message("seed %llu\n", (unsigned long long)seed);
         run(seed);
     }
+    assert_int_equal(mem_live(), live);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const char *given = argc > 1 ? argv[1] : getenv("STATOR_TEST_SEED");
+    seed_given = given ? strtoull(given, NULL, 10) : 0;
     const struct CMUnitTest tests[] = {cmocka_unit_test(random_operations_agree_with_the_twin)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
