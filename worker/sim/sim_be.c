@@ -28,7 +28,7 @@ struct sim_step {
     int64_t end_ns;
     uint32_t n;
     struct be_sample_out *out; /* the engine's, from the launch to the wait */
-    int32_t *tokens;           /* [max_logits] drawn */
+    int32_t *tokens;           /* drawn, one per row of logits */
 };
 
 struct sim_copy {
@@ -62,7 +62,7 @@ struct sim_be {
     struct be_batch batch; /* of the step being built */
     struct op_sample sample;
     struct sim_step steps[DEPTH_MAX];
-    uint32_t first, n_steps, max_logits;
+    uint32_t first, n_steps;
     const struct sim_step *prev; /* launched last */
     struct sim_be_totals totals;
 };
@@ -74,6 +74,15 @@ static struct sim_be *of(struct be *be)
 
 /* ---- making and unmaking ------------------------------------------------------------------------------------------- */
 
+static void sim_host_free(struct be *be, void *p)
+{
+    struct sim_be *s = of(be);
+    if (p && p == s->host) {
+        munmap(s->host, s->host_bytes);
+        s->host = NULL;
+    }
+}
+
 static void sim_destroy(struct be *be)
 {
     struct sim_be *s = of(be);
@@ -81,7 +90,9 @@ static void sim_destroy(struct be *be)
         mem_free(s->steps[i].tokens);
     for (int i = 0; i < LANES; i++)
         mem_free(s->lanes[i].ring);
+    sim_host_free(be, s->host);
     mem_free(s->host_kv);
+    mem_free(s->kv);
     mem_free(s);
 }
 
@@ -96,6 +107,24 @@ static size_t sim_block_bytes(struct be *be, const struct be_kv_shape *shape)
     return (size_t)2 * 2 * shape->n_layers * shape->n_kv_heads * shape->head_dim * shape->block_tokens;
 }
 
+/* ---- pool and tier, made in either order --------------------------------------------------------------------------- */
+
+/* Digests of the host tier, and lanes that hold as many copies as there are blocks: once its blocks' size is known. */
+static bool tier_create(struct sim_be *s)
+{
+    size_t n = s->host_bytes / s->block_bytes;
+    if (n > UINT32_MAX - s->shape.n_blocks ||
+        !(s->host_kv = mem_alloc(n * s->shape.block_tokens * sizeof *s->host_kv)))
+        return false;
+    for (int i = 0; i < LANES; i++) {
+        s->lanes[i].cap = s->shape.n_blocks + (uint32_t)n;
+        s->lanes[i].ring = mem_zalloc(s->lanes[i].cap, sizeof *s->lanes[i].ring);
+        if (!s->lanes[i].ring)
+            return false;
+    }
+    return true;
+}
+
 static int sim_kv_create(struct be *be, const struct be_kv_shape *shape, struct be_kv **out, struct err *e)
 {
     struct sim_be *s = of(be);
@@ -107,6 +136,8 @@ static int sim_kv_create(struct be *be, const struct be_kv_shape *shape, struct 
         return err_set(e, ST_ENOMEM, "simulation: no memory for the digests of %zu positions", n);
     for (size_t i = 0; i < n; i++)
         s->kv[i] = rubbish;
+    if (s->host && !tier_create(s))
+        return err_set(e, ST_ENOMEM, "simulation: no memory for the digests of the host tier");
     *out = (struct be_kv *)(void *)s->kv;
     return ST_OK;
 }
@@ -117,6 +148,25 @@ static void sim_kv_destroy(struct be *be, struct be_kv *kv)
     mem_free(of(be)->kv);
     of(be)->kv = NULL;
 }
+
+static void *sim_host_alloc(struct be *be, size_t bytes)
+{
+    struct sim_be *s = of(be);
+    assert(!s->host); /* one tier, so one call */
+    void *p =
+        bytes ? mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
+    if (p == MAP_FAILED)
+        return NULL;
+    s->host = p;
+    s->host_bytes = bytes;
+    if (s->kv && !tier_create(s)) {
+        sim_host_free(be, p);
+        return NULL;
+    }
+    return p;
+}
+
+/* ---- small things ---------------------------------------------------------------------------------------------------- */
 
 /* Logits and other activations: something to point at. */
 static void *sim_buffer_create(struct be *be, size_t bytes)
@@ -140,7 +190,6 @@ static void sim_wake(struct be *be)
 static int sim_step_limits(struct be *be, const struct be_step_limits *l, struct err *e)
 {
     struct sim_be *s = of(be);
-    s->max_logits = l->max_logits;
     for (int i = 0; i < DEPTH_MAX; i++) {
         mem_free(s->steps[i].tokens);
         s->steps[i].tokens = mem_zalloc(l->max_logits, sizeof(int32_t));
@@ -151,40 +200,6 @@ static int sim_step_limits(struct be *be, const struct be_step_limits *l, struct
 }
 
 /* ---- copies --------------------------------------------------------------------------------------------------------- */
-
-static void lane_init(struct lane *l, uint32_t cap)
-{
-    l->ring = mem_zalloc(cap, sizeof *l->ring);
-    l->cap = cap;
-}
-
-/* One tier, so one call. */
-static void *sim_host_alloc(struct be *be, size_t bytes)
-{
-    struct sim_be *s = of(be);
-    size_t n_host = s->block_bytes ? bytes / s->block_bytes : 0;
-    assert(!s->host && s->kv); /* the pool says how large a block is */
-    if (n_host == 0 || n_host > UINT32_MAX - s->shape.n_blocks)
-        return NULL;
-    s->host_kv = mem_alloc(n_host * s->shape.block_tokens * sizeof *s->host_kv);
-    for (int i = 0; i < LANES; i++)
-        lane_init(&s->lanes[i], s->shape.n_blocks + (uint32_t)n_host);
-    void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p != MAP_FAILED) {
-        s->host = p;
-        s->host_bytes = bytes;
-    }
-    return s->host_kv && s->lanes[TO_DEVICE].ring && s->lanes[TO_HOST].ring ? s->host : NULL;
-}
-
-static void sim_host_free(struct be *be, void *p)
-{
-    struct sim_be *s = of(be);
-    if (p && p == s->host) {
-        munmap(s->host, s->host_bytes);
-        s->host = NULL;
-    }
-}
 
 static uint64_t *device_at(struct sim_be *s, uint32_t block)
 {

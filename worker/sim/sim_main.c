@@ -41,7 +41,7 @@ static const struct flag {
     {"seed", NUMBER, AT(seed), "1", 0, UINT64_MAX, "of all that is random"},
     {"requests", NUMBER, AT(requests), "0", 0, SIM_TRACE_REQUESTS_MAX,
      "as the workload counts them; 0: its own number"},
-    {"scale", FACTOR, AT(scale), "1", 0, 0, "arrivals so many times as dense, 0.001 to 1000"},
+    {"scale", FACTOR, AT(scale), "1", 0, 0, "arrivals so many times as dense, 0.01 to 1000"},
     {"priorities", TEXT, AT(priorities), "on", 0, 0, "on or off"},
     {"max-num-seqs", NUMBER, AT(max_num_seqs), "256", 1, 1024, "sequences that run at once"},
     {"max-num-batched-tokens", NUMBER, AT(max_num_batched_tokens), "2048", 16, 65536,
@@ -100,7 +100,7 @@ static bool set(struct flags *f, const struct flag *d, const char *text)
         return true;
     case FACTOR:
         x = strtod(text, &end);
-        if (end == text || *end || !(x >= 0.001 && x <= 1000))
+        if (end == text || *end || !(x >= 0.01 && x <= 1000))
             break;
         memcpy(at, &x, sizeof x);
         return true;

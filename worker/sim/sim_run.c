@@ -34,7 +34,7 @@ struct driver {
     uint32_t *missing;          /* [n] predecessors that have not ended */
     int64_t *ended_ns;          /* [n] when the last one of them did */
     uint32_t *heirs, *heirs_at; /* who waits for request i: heirs[heirs_at[i] .. heirs_at[i + 1]) */
-    uint32_t *of_slot;          /* [engine_slots] */
+    uint32_t *of_slot, *gen;    /* [engine_slots] whose slot it is; its generation */
     int32_t *prompt;            /* [longest] */
     uint32_t n_live, vocab;
 };
@@ -65,14 +65,16 @@ static void note_end(struct driver *d, uint32_t i)
     }
 }
 
-static int expect(struct driver *d, uint32_t i, struct err *e)
+/* The prompt, and what the backend will check it against. */
+static int expect(struct driver *d, uint32_t i)
 {
     const struct sim_request *r = &d->t->requests[i];
     uint32_t n = r->n_prompt + r->n_output;
     uint64_t text = sim_trace_output(d->t, i), digest = 0;
     uint64_t *digests = mem_alloc((size_t)n * sizeof *digests);
     if (!digests)
-        return err_set(e, ST_ENOMEM, "simulation: no memory for %u positions of request %u", n, i);
+        return ST_ENOMEM;
+    sim_trace_prompt(d->t, i, d->vocab, d->prompt);
     for (uint32_t p = 0; p < n; p++) {
         int32_t token = p < r->n_prompt ? d->prompt[p] : sim_token(text, p - r->n_prompt, d->vocab);
         digests[p] = digest = sim_be_digest(digest, token, p);
@@ -104,17 +106,18 @@ static int submit(struct driver *d, uint32_t i, int64_t arrival_ns, struct err *
                                .latency_sensitivity = r->sensitivity,
                                .iat_ms = r->iat_ms,
                                .arrival_ns = arrival_ns + SIM_BE_START_NS};
-    uint32_t slot, gen;
+    uint32_t slot = 0, gen = 0;
     *x = (struct sim_outcome){.arrival_ns = arrival_ns,
                               .n_prompt = r->n_prompt,
                               .cls = (uint8_t)engine_class(d->engine, r->priority, r->strict),
                               .end = SIM_REFUSED};
-    int rc = ST_EINVAL;
-    if ((uint64_t)r->n_prompt + r->n_output <= d->out->context_length) {
-        sim_trace_prompt(d->t, i, d->vocab, d->prompt);
+    int rc = (uint64_t)r->n_prompt + r->n_output <= d->out->context_length ? ST_OK : ST_EINVAL;
+    if (rc == ST_OK)
+        rc = expect(d, i);
+    if (rc == ST_OK)
         rc = engine_submit(d->engine, &q, &slot, &gen, NULL);
-    }
     if (rc != ST_OK) {
+        forget(d, i);
         d->out->n_refused++;
         note_end(d, i);
         return rc == ST_EBUSY || rc == ST_EINVAL ? ST_OK
@@ -122,8 +125,9 @@ static int submit(struct driver *d, uint32_t i, int64_t arrival_ns, struct err *
     }
     x->end = SIM_UNSEEN;
     d->of_slot[slot] = i;
+    d->gen[slot] = gen;
     d->n_live++;
-    return expect(d, i, e);
+    return ST_OK;
 }
 
 static int submit_due(struct driver *d, struct err *e)
@@ -225,6 +229,15 @@ static bool pass_time(struct driver *d)
     return true;
 }
 
+/* After a failure: an engine can be destroyed once nothing runs in it. */
+static void abandon(struct driver *d)
+{
+    for (uint32_t slot = 0; slot < engine_slots(d->engine); slot++)
+        engine_cancel(d->engine, slot, d->gen[slot]);
+    while (engine_turn(d->engine) || take_events(d))
+        continue;
+}
+
 static int drive(struct driver *d, struct err *e)
 {
     int64_t progress_ns = now(d);
@@ -287,8 +300,10 @@ static int init_arrays(struct driver *d, struct err *e)
     d->missing = array(n, sizeof *d->missing);
     d->ended_ns = array(n, sizeof *d->ended_ns);
     d->of_slot = array(d->o->max_num_seqs + d->o->max_queue, sizeof *d->of_slot);
+    d->gen = array(d->o->max_num_seqs + d->o->max_queue, sizeof *d->gen);
     d->prompt = array(d->out->context_length, sizeof *d->prompt);
-    if (!d->out->outcomes || !d->expect || !d->missing || !d->ended_ns || !d->of_slot || !d->prompt)
+    if (!d->out->outcomes || !d->expect || !d->missing || !d->ended_ns || !d->of_slot || !d->gen ||
+        !d->prompt)
         return err_set(e, ST_ENOMEM, "simulation: no memory for %u requests", n);
     d->out->n = n;
     for (uint32_t i = 0; i < n; i++) {
@@ -374,6 +389,7 @@ static void destroy(struct driver *d)
     mem_free(d->heirs);
     mem_free(d->heirs_at);
     mem_free(d->of_slot);
+    mem_free(d->gen);
     mem_free(d->prompt);
 }
 
@@ -386,7 +402,8 @@ int sim_run(struct sim_result *out, const struct sim_options *o, const struct si
     int rc = choose_sizes(&d, &m, e);
     rc = rc ? rc : init_arrays(&d, e);
     rc = rc ? rc : create(&d, &m, e);
-    rc = rc ? rc : drive(&d, e);
+    if (rc == ST_OK && (rc = drive(&d, e)) != ST_OK)
+        abandon(&d);
     if (rc == ST_OK) {
         engine_stats(d.engine, &out->stats);
         sim_be_totals(d.be, &out->totals);
