@@ -284,6 +284,40 @@ def case_metrics_parse_and_count(w):
     assert w.metric("stator_time_to_first_token_seconds_count") - before["stator_time_to_first_token_seconds_count"] == 1
 
 
+def hinted(**hints):
+    return {"ignore_eos": True, "nvext": {"agent_hints": hints}}
+
+
+def case_hints_show_in_the_metrics(w):
+    c, model = client_of(w), model_of(w)
+    names = ("stator_e2e_request_latency_seconds_count", "stator_requests_good_total", "stator_request_success_total")
+    before = {n: (w.metric(n), w.metric(n, **{"class": "high"})) for n in names}
+    c.completions.create(model=model, prompt="Hi", max_tokens=3, extra_body=hinted(priority=10**12, osl=0))
+    w.wait_idle()
+    for name, (every, high) in before.items():
+        assert w.metric(name) == every + 1 and w.metric(name, **{"class": "high"}) == high + 1, name
+    assert w.metric("stator_hint_clamped_total", hint="priority") == 1 and w.metric("stator_hint_clamped_total", hint="osl") == 1
+    refused(openai.BadRequestError, lambda: c.completions.create(model=model, prompt="Hi", extra_body=hinted(iat="soon")),
+            "nvext.agent_hints.iat")
+
+
+def case_the_queue_view_shows_who_is_there(w):
+    c, model = client_of(w), model_of(w)
+    w.wait_idle()
+    stream = c.completions.create(model=model, prompt=PROMPT_IDS, max_tokens=4000, stream=True,
+                                  extra_body=hinted(priority=5, osl=4000, prefix_id="agent \"7\""))
+    next(iter(stream))
+    view = json.loads(w.request("GET", "/v1/stator/queue")[2])
+    stream.close()
+    assert len(view["requests"]) == 1 and view["truncated"] is False, view
+    one = view["requests"][0]
+    assert one["class"] == "elevated" and one["n_prompt"] == 5 and one["osl"] == 4000 and one["iat"] is None, view
+    assert one["state"] in view["classes"]["elevated"] and sum(view["classes"]["elevated"].values()) == 1, view
+    assert view["groups"] == [{"prefix_id": "agent \"7\"", "requests": 1}], view
+    w.wait_idle(5)
+    assert json.loads(w.request("GET", "/v1/stator/queue")[2])["requests"] == []
+
+
 def main():
     with worker.Worker() as w:
         print(f"ready after {w.ready_ms:.0f} ms")
