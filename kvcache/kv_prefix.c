@@ -191,8 +191,20 @@ void kv_prefix_pin(struct kv_prefix *x, uint32_t block)
             heap_remove(x->leaves, block);
         if (x->host.n && heap_contains(x->unsaved, block))
             heap_remove(x->unsaved, block);
+        x->nodes[x->block_node[block]].claimed = false;
     }
     kv_pool_pin(x->pool, block);
+}
+
+void kv_prefix_claim(struct kv_prefix *x, uint32_t block, bool claimed)
+{
+    assert(x->block_node[block] != KV_NONE);
+    x->nodes[x->block_node[block]].claimed = claimed;
+}
+
+bool kv_prefix_claimed(const struct kv_prefix *x, uint32_t block)
+{
+    return x->block_node[block] != KV_NONE && x->nodes[x->block_node[block]].claimed;
 }
 
 void kv_prefix_unpin(struct kv_prefix *x, uint32_t block)
@@ -247,9 +259,15 @@ uint32_t kv_prefix_evict(struct kv_prefix *x, uint32_t n)
         count_eviction(x, leaf->used_ns);
         kv_pool_drop_cached(x->pool, block);
         x->block_node[block] = leaf->block = leaf->parent = KV_NONE;
+        leaf->claimed = false;
         kv_prefix_settle(x, node);
     }
     return done;
+}
+
+uint32_t kv_prefix_oldest(const struct kv_prefix *x)
+{
+    return heap_peek(x->leaves);
 }
 
 uint32_t kv_prefix_available(const struct kv_prefix *x)

@@ -39,10 +39,16 @@ void kv_prefix_unpin(struct kv_prefix *x, uint32_t block);
  * wanted until before, which is returned: the parent is to be let go next, with that. */
 int64_t kv_prefix_let_go(struct kv_prefix *x, uint32_t block, int64_t now_ns, int64_t expiry_ns);
 
+/* A claim: a sequence that let an indexed block go means to come back for it. The next pin ends it. It changes no order: it tells
+ * who evicts that a copy is worth more than usual. */
+void kv_prefix_claim(struct kv_prefix *x, uint32_t block, bool claimed);
+bool kv_prefix_claimed(const struct kv_prefix *x, uint32_t block);
+
 /* Takes `n` blocks, each with one pin, evicting cached ones as needed. All or nothing. */
 int kv_prefix_alloc(struct kv_prefix *x, uint32_t n, uint32_t *blocks_out);
 /* Frees up to `n` cached blocks, the leaf that expires first first, of equal ones the one let go first; returns how many. */
 uint32_t kv_prefix_evict(struct kv_prefix *x, uint32_t n);
+uint32_t kv_prefix_oldest(const struct kv_prefix *x); /* the one that goes next, or KV_NONE */
 /* Blocks that kv_prefix_alloc can give now: free + cached. */
 uint32_t kv_prefix_available(const struct kv_prefix *x);
 uint64_t kv_prefix_evictions(const struct kv_prefix *x);

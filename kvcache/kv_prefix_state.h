@@ -18,6 +18,7 @@ struct kv_node {
     int64_t expiry_ns; /* INT64_MIN: never let go */
     int64_t used_ns;   /* when let go last */
     uint64_t order;    /* running number of that, or of the node's beginning */
+    bool claimed;
 };
 
 enum kv_slot_state { KV_SLOT_FREE, KV_SLOT_LANDING, KV_SLOT_COPY, KV_SLOT_PRIVATE };

@@ -163,7 +163,7 @@ static void the_engines_classes_are_shown_and_totals_stay_apart(void **state)
     s.cls[NORMAL] = (struct engine_class_stats){.running = 4, .waiting = 2, .preempted = 1, .resumed_tokens = 64};
     s.cls[NORMAL].preemptions[HIGH][ENGINE_GROWTH] = 3;
     s.cls[BACKGROUND].preemptions[NORMAL][ENGINE_SLOTS] = 1;
-    s.cls[HIGH] = (struct engine_class_stats){.running = 1, .aged_ahead = 9, .recomputed_tokens = 7, .held_tokens = 8};
+    s.cls[HIGH] = (struct engine_class_stats){.running = 1, .aged_ahead = 9, .recomputed_tokens = 7, .held = 8};
     struct buf b = page(&m, &s);
     assert_has(b, "stator_num_requests_running{" NAME "} 5\n");
     assert_has(b, "stator_num_requests_waiting{" NAME "} 2\n");
@@ -180,7 +180,7 @@ static void the_engines_classes_are_shown_and_totals_stay_apart(void **state)
     assert_has(b, "stator_resumed_tokens_total{" NAME ",class=\"normal\"} 64\n");
     assert_has(b, "stator_recomputed_tokens_total{" NAME ",class=\"high\"} 7\n");
     assert_has(b, "stator_aged_ahead_total{" NAME ",class=\"high\"} 9\n");
-    assert_has(b, "stator_hold_saved_tokens_total{" NAME ",class=\"high\"} 8\n");
+    assert_has(b, "stator_held_total{" NAME ",class=\"high\"} 8\n");
     buf_fini(&b);
 }
 

@@ -64,7 +64,7 @@ static void emit_token(struct engine *g, uint32_t slot, const struct be_sample_o
 static void end_request(struct engine *g, uint32_t slot, enum engine_finish finish, int status)
 {
     struct req *q = req_at(g->reqs, slot);
-    sched_remove(g->sched, slot);
+    sched_remove(g->sched, slot, g->now_ns);
     uint32_t last = g->live[--g->n_live];
     g->live[g->live_at[slot]] = last;
     g->live_at[last] = g->live_at[slot];
@@ -76,6 +76,8 @@ static void end_request(struct engine *g, uint32_t slot, enum engine_finish fini
                               .n_prompt = q->n_prompt,
                               .n_cached = q->n_cached,
                               .n_output = q->n_output,
+                              .cls = sched_seq(g->sched, slot)->cls,
+                              .n_preempted = sched_seq(g->sched, slot)->n_preempted,
                               .arrival_ns = q->arrival_ns,
                               .scheduled_ns = q->scheduled_ns,
                               .first_token_ns = q->first_token_ns,
@@ -123,7 +125,7 @@ static void take_submit(struct engine *g, uint32_t slot)
 {
     g->live_at[slot] = g->n_live;
     g->live[g->n_live++] = slot;
-    sched_submit(g->sched, slot);
+    sched_submit(g->sched, slot, g->now_ns);
     if (g->failed_status != ST_OK)
         end_request(g, slot, ENGINE_FINISH_ERROR, g->failed_status);
 }
@@ -168,6 +170,20 @@ static void note_admissions(struct engine *g, const struct sched_plan *plan)
         atomic_fetch_add(&g->stats.prefix_hit_tokens, q->n_cached);
     }
     atomic_fetch_add(&g->stats.preemptions, plan->n_preempted);
+}
+
+static void note_preemptions(struct engine *g, const struct sched_plan *plan)
+{
+    static const char *const what[SCHED_RESOURCES] = {"a place", "blocks", "growth"};
+    for (uint32_t i = 0; i < plan->n_preempted; i++) {
+        const struct sched_preemption *p = &plan->preempted[i];
+        const struct sched_seq *v = sched_seq(g->sched, p->victim), *x = sched_seq(g->sched, p->taker);
+        log_debug("engine",
+                  "preempted: slot %u (priority %d, %u of %u tokens) gives way to slot %u (priority %d, %u tokens) for %s; "
+                  "it %s",
+                  p->victim, v->priority, v->n_tokens, v->n_max, p->taker, x->priority, x->n_tokens, what[p->resource],
+                  v->holds ? "keeps its blocks" : "lets its blocks go");
+    }
 }
 
 static void build_batch(struct engine *g, struct batch *b, const struct sched_plan *plan)
@@ -264,12 +280,12 @@ static void fail(struct engine *g, int status, const struct err *e)
 }
 
 /* Sleeps until the inbox has a message or somebody kicks it; the caller's loop looks again at what it waits for. */
-static void sleep_for_inbox(struct engine *g)
+static void sleep_for_inbox(struct engine *g, int timeout_ms)
 {
     if (!ring_sleep(g->inbox))
         return;
     struct pollfd p = {.fd = ring_fd(g->inbox), .events = POLLIN};
-    poll(&p, 1, -1);
+    poll(&p, 1, timeout_ms);
     ring_drain_fd(g->inbox);
 }
 
@@ -279,15 +295,16 @@ static void wait_for_room(struct engine *g)
     publish(g);
     atomic_store(&g->want_room, true);
     if (!room_for_step(g) && !atomic_load(&g->stopping))
-        sleep_for_inbox(g);
+        sleep_for_inbox(g, -1);
     atomic_store(&g->want_room, false);
 }
 
+/* With copies under way it looks again soon: they pin blocks, and nobody else tells that they are done. */
 static void wait_for_work(struct engine *g)
 {
     publish(g);
     if (!atomic_load(&g->stopping))
-        sleep_for_inbox(g);
+        sleep_for_inbox(g, sched_moving(g->sched) > 0 ? COPY_POLL_MS : -1);
 }
 
 static void check(const struct engine *g)
@@ -321,12 +338,17 @@ static void launch(struct engine *g, const struct sched_plan *plan)
 /* The next step, if anybody can run in one. */
 static bool plan_and_launch(struct engine *g)
 {
-    const struct sched_plan *plan = sched_plan(g->sched);
+    struct err e = {0};
+    const struct sched_plan *plan = sched_plan(g->sched, g->now_ns);
     note_admissions(g, plan);
-    assert(plan->n_rows > 0 || under_way(g) > 0 || g->o.test_seed);
-    if (plan->n_rows > 0)
+    note_preemptions(g, plan);
+    assert(plan->n_rows > 0 || under_way(g) > 0 || sched_moving(g->sched) > 0 || g->o.test_seed);
+    int rc = g->offload ? offload_put(g->offload, g->sched, plan, g->now_ns, &e) : ST_OK;
+    if (rc != ST_OK)
+        fail(g, rc, &e);
+    else if (plan->n_rows > 0)
         launch(g, plan);
-    return plan->n_rows > 0;
+    return rc == ST_OK && plan->n_rows > 0;
 }
 
 static int64_t later(int64_t a, int64_t b)
@@ -369,6 +391,8 @@ static bool waits_early(struct engine *g)
 bool engine_turn(struct engine *g)
 {
     drain(g);
+    if (g->offload)
+        offload_poll(g->offload, g->sched, g->now_ns);
     bool launched = under_way(g) < g->depth && has_requests(g) && room_for_step(g) && !waits_early(g) &&
                     plan_and_launch(g);
     if (launched && under_way(g) < g->depth)
@@ -388,14 +412,23 @@ void *engine_loop(void *arg)
     while (!atomic_load(&g->stopping)) {
         if (engine_turn(g))
             continue;
-        if (!has_requests(g))
-            wait_for_work(g);
-        else if (!room_for_step(g))
+        if (has_requests(g) && room_for_step(g))
+            sleep_for_inbox(g, COPY_POLL_MS); /* all wait for copies */
+        else if (has_requests(g))
             wait_for_room(g);
+        else
+            wait_for_work(g);
     }
+    engine_wind_up(g);
+    return NULL;
+}
+
+void engine_wind_up(struct engine *g)
+{
     drain(g);
     end_all(g, ENGINE_FINISH_CANCEL, ST_ECANCEL);
     drop_steps(g);
+    if (g->offload)
+        offload_abandon(g->offload, g->sched, g->now_ns);
     publish(g);
-    return NULL;
 }

@@ -8,8 +8,8 @@
  *          engine_release called. A generation number is added at each release; a stale (slot, gen) is ignored everywhere.
  * Threads  submit, cancel, release, pop_event: one thread, the io thread (a bench or test may be it). stats: any thread.
  *          Everything else runs on the engine's own thread.
- * Errors   submit: ST_EBUSY (no free slot for its class: answer 429), ST_EDRAIN, ST_EINVAL (prompt empty, too long, a token id outside
- *          the vocabulary; the text names both numbers), ST_EDEVICE after a device error, which ends every request with
+ * Errors   submit: ST_EBUSY (no free slot for its class: answer 429), ST_EDRAIN, ST_EINVAL (prompt empty, too long, a token
+ *          id outside the vocabulary; the text names both numbers), ST_EDEVICE after a device error, which ends every request with
  *          ENGINE_FINISH_ERROR and shows in stats.failed.
  * Bounds   no allocation after start. One TOKEN event per generated token, one END event per request, always, and last.
  * Source   docs/ARCHITECTURE.md, "one request through the system".
@@ -109,11 +109,18 @@ struct engine_class_stats {
     uint32_t waiting, running, preempted, loading;             /* now; preempted and loading are not in waiting */
     uint64_t preemptions[ENGINE_CLASSES][ENGINE_RESOURCES];    /* gave way to [class] for [resource] */
     uint64_t resumed_tokens, recomputed_tokens;                /* of preempted ones: found again; computed twice */
-    uint64_t aged_ahead, held_tokens;                          /* admitted before a higher one by age; shared, not computed twice */
+    uint64_t aged_ahead; /* admitted while a higher priority waited */
+    uint64_t held;       /* set aside because a running prompt computed its blocks */
 };
 
 /* Where a request is, for the queue view. */
-enum engine_slot_state { ENGINE_SLOT_QUEUED = 1, ENGINE_SLOT_LOADING, ENGINE_SLOT_PREFILL, ENGINE_SLOT_DECODE, ENGINE_SLOT_PREEMPTED };
+enum engine_slot_state {
+    ENGINE_SLOT_QUEUED = 1,
+    ENGINE_SLOT_LOADING,
+    ENGINE_SLOT_PREFILL,
+    ENGINE_SLOT_DECODE,
+    ENGINE_SLOT_PREEMPTED
+};
 struct engine_slot_view {
     enum engine_slot_state state;
     uint8_t cls;

@@ -6,7 +6,12 @@
 #include "mem.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
+
+#define NS_PER_MS INT64_C(1000000)
+
+enum { SAVE_BATCH = 64 }; /* blocks a plan may save ahead of need */
 
 /* ---- create, start, destroy ------------------------------------------------------------------------------------------ */
 
@@ -24,10 +29,15 @@ static int create_parts(struct engine *g, struct err *e)
     uint32_t n_slots = g->limits.n_slots;
     int rc = req_table_create(&g->reqs, &g->limits, e);
     if (rc == ST_OK)
-        rc = kv_prefix_create(&g->kv, o->n_blocks, 0, e);
+        rc = kv_prefix_create(&g->kv, o->n_blocks, o->n_host_blocks, e);
     struct sched_options so = {.n_slots = n_slots,
                                .max_num_seqs = o->max_num_seqs,
                                .max_num_batched_tokens = o->max_num_batched_tokens,
+                               .priorities = o->policy.priorities,
+                               .aging_ns = o->policy.aging_ms * NS_PER_MS,
+                               .priority_clamp = o->policy.priority_clamp,
+                               .batch_wait_ns = o->policy.batch_wait_ms * NS_PER_MS,
+                               .save_batch = SAVE_BATCH,
                                .test_seed = o->test_seed};
     if (rc == ST_OK)
         rc = sched_create(&g->sched, &so, g->kv, e);
@@ -67,7 +77,10 @@ static int create_device_parts(struct engine *g, struct err *e)
                                      .max_context = g->o.context_length,
                                      .max_blocks = blocks < UINT32_MAX ? (uint32_t)blocks : UINT32_MAX,
                                      .vocab = g->core.vocab};
-    return be->ops->step_limits(be, &l, e);
+    rc = be->ops->step_limits(be, &l, e);
+    if (rc == ST_OK && g->o.n_host_blocks > 0)
+        rc = offload_create(&g->offload, be, g->be_kv, &g->core.kv, g->o.n_host_blocks, g->o.n_blocks, e);
+    return rc;
 }
 
 static int check_options(const struct engine_options *o, const struct engine_core *c, struct err *e)
@@ -122,6 +135,7 @@ int engine_core_create(struct engine **out, const struct engine_options *o, cons
         return rc;
     }
     atomic_store(&g->stats.blocks_free, o->n_blocks);
+    g->ready = true;
     *out = g;
     return ST_OK;
 }
@@ -144,6 +158,9 @@ void engine_destroy(struct engine *g)
         ring_kick(g->inbox);
         pthread_join(g->thread, NULL);
     }
+    else if (g->ready)
+        engine_wind_up(g); /* it was driven from outside, or never */
+    offload_destroy(g->offload);
     if (g->logits)
         g->o.be->ops->buffer_destroy(g->o.be, g->logits);
     if (g->be_kv)
@@ -226,7 +243,14 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
     q->ended = q->cancelling = false;
     struct sched_seq *s = sched_seq(g->sched, slot);
     *s = (struct sched_seq){
-        .n_prompt = r->n_prompt, .n_tokens = r->n_prompt, .n_max = r->n_prompt + r->max_tokens};
+        .n_prompt = r->n_prompt,
+        .n_tokens = r->n_prompt,
+        .n_max = r->n_prompt + r->max_tokens,
+        .arrival_ns = r->arrival_ns,
+        .priority = r->priority,
+        .strict = r->strict_priority > 0 ? (uint32_t)r->strict_priority : 0,
+        .latency = (uint8_t)(fminf(fmaxf(r->latency_sensitivity, 0), 1) * SCHED_LATENCY_MAX),
+        .cls = (uint8_t)engine_class(g, r->priority, r->strict_priority)};
     s->kv = (struct kv_seq){.table = q->table,
                             .ids = g->o.prefix_caching ? q->ids : NULL,
                             .tokens = q->tokens,

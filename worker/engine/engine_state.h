@@ -14,6 +14,7 @@
 #include "batch.h"
 #include "engine_core.h"
 #include "hash.h"
+#include "offload.h"
 #include "req.h"
 #include "ring.h"
 #include "scheduler.h"
@@ -61,7 +62,7 @@ struct engine {
     struct req_table *reqs;
     struct ring *inbox, *events;
     pthread_t thread;
-    bool started;
+    bool ready, started;
     _Atomic bool stopping;
 
     /* submitting thread */
@@ -71,6 +72,7 @@ struct engine {
     /* engine thread */
     struct kv_prefix *kv;
     struct sched *sched;
+    struct offload *offload; /* NULL: no host tier */
     struct step steps[ENGINE_DEPTH_MAX]; /* step i stands at i % depth */
     uint32_t depth;                      /* steps under way at once, at most */
     uint64_t n_launched, n_completed;    /* steps; the difference is under way */
@@ -92,6 +94,10 @@ struct engine {
     struct counters stats;
 };
 
-void *engine_loop(void *engine); /* the thread */
+/* While all that there is to do is to wait for copies. */
+enum { COPY_POLL_MS = 1 };
+
+void *engine_loop(void *engine);         /* the thread */
+void engine_wind_up(struct engine *g);   /* the end of it: everything cancelled, nothing under way */
 
 #endif

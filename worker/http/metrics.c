@@ -227,13 +227,13 @@ static void put_classes(const struct engine_stats *s, const char *label, struct 
         resumed[cls] = c->resumed_tokens;
         recomputed[cls] = c->recomputed_tokens;
         aged[cls] = c->aged_ahead;
-        held[cls] = c->held_tokens;
+        held[cls] = c->held;
     }
     put_preemptions(s, label, out);
     put_by_class(out, "resumed_tokens_total", "Tokens of preempted requests whose KV was found again.", label, resumed);
     put_by_class(out, "recomputed_tokens_total", "Tokens of preempted requests that were computed again.", label, recomputed);
     put_by_class(out, "aged_ahead_total", "Requests that ran before one of a higher class because they had waited.", label, aged);
-    put_by_class(out, "hold_saved_tokens_total", "Prompt tokens that a request left to another to compute.", label, held);
+    put_by_class(out, "held_total", "Requests that waited for a prompt like theirs to be computed.", label, held);
 }
 
 static void put_requests(const struct metrics *m, const char *label, struct buf *out)
