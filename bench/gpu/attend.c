@@ -34,6 +34,7 @@ struct attend {
     struct cu_attn_plan plan;
     struct cu_attn_item *items[2]; /* device */
     uint8_t *q, *y;
+    uint8_t *seen[2]; /* pinned: results of the two plans of a cascade */
 };
 
 static int call(void *ctx, struct gpu_stream *s, uint32_t i)
@@ -221,7 +222,19 @@ static void print_key(const struct attend *a, const struct workload *w, enum cu_
         snprintf(key, KEY_CHARS, "%s,%s,%u,%u,%u", w->model->name, kv, w->batch, w->prefix, w->rows);
 }
 
-static void print(const struct attend *a, const struct workload *w, enum cu_type t, double us)
+/* The last call's results, whose bits the plan must not change. */
+static int compare(struct attend *a, const struct workload *w, const char **bits)
+{
+    const size_t bytes = (size_t)w->batch * w->rows * a->p.ldy * 2;
+    int rc = gpu_copy(a->r->stream, a->seen[a->cascade], a->y, bytes);
+    if (rc == ST_OK)
+        rc = gpu_stream_sync(a->r->stream);
+    *bits = !a->cascade ? ",-" : memcmp(a->seen[0], a->seen[1], bytes) == 0 ? ",same" : ",DIFFER";
+    return rc;
+}
+
+/* bits: another column, or "". */
+static void print(const struct attend *a, const struct workload *w, enum cu_type t, double us, const char *bits)
 {
     struct rig *r = a->r;
     const struct model *m = w->model;
@@ -235,12 +248,13 @@ static void print(const struct attend *a, const struct workload *w, enum cu_type
     if (r->gemm_tflops > 0 && flop / r->gemm_tflops / 1e6 > bound)
         bound = flop / r->gemm_tflops / 1e6;
     print_key(a, w, t, key);
-    rig_row(r, "%s,%.1f,%.0f,%.1f,%.3f", key, us, bytes / us / 1e3, flop / us / 1e6, bound / us);
+    rig_row(r, "%s,%.1f,%.0f,%.1f,%.3f%s", key, us, bytes / us / 1e3, flop / us / 1e6, bound / us, bits);
 }
 
 static int one(struct attend *a, const struct workload *w, enum cu_type t)
 {
     const struct model *m = w->model;
+    const char *bits = "";
     double us = 0;
     a->p.n_heads = m->n_heads;
     a->p.ldy = m->n_heads * m->head_dim;
@@ -249,7 +263,7 @@ static int one(struct attend *a, const struct workload *w, enum cu_type t)
     if (!shape_kv(a, w, t)) {
         char key[KEY_CHARS];
         print_key(a, w, t, key);
-        rig_row(a->r, "%s,skipped: no room for its KV,,,", key);
+        rig_row(a->r, "%s,skipped: no room for its KV,,,%s", key, a->shared > 0 ? "," : "");
         return ST_OK;
     }
     int rc = fill_kv(a);
@@ -257,8 +271,10 @@ static int one(struct attend *a, const struct workload *w, enum cu_type t)
         rc = make_plan(a, w);
     if (rc == ST_OK)
         rc = rig_time(a->r, call, a, w->rows > 1 ? 4 : CALLS, &us);
+    if (rc == ST_OK && a->shared > 0)
+        rc = compare(a, w, &bits);
     if (rc == ST_OK)
-        print(a, w, t, us);
+        print(a, w, t, us, bits);
     free_plan(a);
     return rc;
 }
@@ -280,6 +296,28 @@ static const struct workload cascades[] = {
     {&llama8, 64, 32768 + OWN - 1, 1},
     {&llama8, 256, 32768 + OWN - 1, 1},
 };
+
+static int cascade_bench(struct attend *a)
+{
+    static const enum cu_type types[] = {CU_BF16, CU_E4M3};
+    struct rig *r = a->r;
+    const size_t bytes = (size_t)SPANS_MAX * 32 * 128 * 2;
+    a->seen[0] = gpu_host_alloc(r->gpu, bytes);
+    a->seen[1] = gpu_host_alloc(r->gpu, bytes);
+    int rc = a->seen[0] != NULL && a->seen[1] != NULL ? ST_OK : ST_ENOMEM;
+    rig_table(r, "cascade", "model,kv,batch,prefix,own,plan,us,gbs,tflops,share,bits");
+    for (int t = 0; t < 2; t++)
+        for (size_t i = 0; i < 2 * (sizeof cascades / sizeof *cascades) && rc == ST_OK; i++) {
+            const struct workload *w = &cascades[i / 2];
+            a->shared = w->prefix + w->rows - OWN;
+            a->cascade = i % 2 > 0;
+            rc = one(a, w, types[t]);
+        }
+    rig_table_end(r);
+    gpu_host_free(r->gpu, a->seen[0]);
+    gpu_host_free(r->gpu, a->seen[1]);
+    return rc;
+}
 
 int attend_bench(struct rig *r)
 {
@@ -304,15 +342,8 @@ int attend_bench(struct rig *r)
         for (size_t i = 0; i < sizeof workloads / sizeof *workloads && rc == ST_OK; i++)
             rc = one(&a, &workloads[i], types[t]);
     rig_table_end(r);
-    rig_table(r, "cascade", "model,kv,batch,prefix,own,plan,us,gbs,tflops,share");
-    for (int t = 0; t < 2; t++)
-        for (size_t i = 0; i < 2 * (sizeof cascades / sizeof *cascades) && rc == ST_OK; i++) {
-            const struct workload *w = &cascades[i / 2];
-            a.shared = w->prefix + w->rows - OWN;
-            a.cascade = i % 2 > 0;
-            rc = one(&a, w, types[t]);
-        }
-    rig_table_end(r);
+    if (rc == ST_OK)
+        rc = cascade_bench(&a);
     gpu_free(r->gpu, a.q);
     gpu_free(r->gpu, a.y);
     gpu_free(r->gpu, a.p.kv.pool);
