@@ -64,6 +64,11 @@ static void emit_token(struct engine *g, uint32_t slot, const struct be_sample_o
 static void end_request(struct engine *g, uint32_t slot, enum engine_finish finish, int status)
 {
     struct req *q = req_at(g->reqs, slot);
+    struct sched_seq *s = sched_seq(g->sched, slot);
+    if (!q->scheduled_ns)
+        learn_started(&g->learn, s, q); /* it never will */
+    if (finish == ENGINE_FINISH_STOP || finish == ENGINE_FINISH_LENGTH)
+        learn_ended(&g->learn, s, q, kv_prefix_residence_ns(g->kv), g->now_ns);
     sched_remove(g->sched, slot, g->now_ns);
     uint32_t last = g->live[--g->n_live];
     g->live[g->live_at[slot]] = last;
@@ -76,8 +81,8 @@ static void end_request(struct engine *g, uint32_t slot, enum engine_finish fini
                               .n_prompt = q->n_prompt,
                               .n_cached = q->n_cached,
                               .n_output = q->n_output,
-                              .cls = sched_seq(g->sched, slot)->cls,
-                              .n_preempted = sched_seq(g->sched, slot)->n_preempted,
+                              .cls = s->cls,
+                              .n_preempted = s->n_preempted,
                               .arrival_ns = q->arrival_ns,
                               .scheduled_ns = q->scheduled_ns,
                               .first_token_ns = q->first_token_ns,
@@ -107,24 +112,22 @@ static bool has_requests(const struct engine *g)
     return sched_running(g->sched) + sched_waiting(g->sched) > 0;
 }
 
-static void publish(struct engine *g)
+static void publish(struct engine *g, bool all)
 {
     if (g->announced != g->pushed)
         ring_wake(g->events);
     g->announced = g->pushed;
-    struct kv_pool *pool = kv_prefix_pool(g->kv);
-    atomic_store(&g->stats.running, sched_running(g->sched));
-    atomic_store(&g->stats.waiting, sched_waiting(g->sched));
-    atomic_store(&g->stats.blocks_free, kv_pool_free(pool));
-    atomic_store(&g->stats.blocks_cached, kv_pool_cached(pool));
+    engine_publish(g, all);
 }
 
 /* ---- the steps of the loop ------------------------------------------------------------------------------------------------ */
 
 static void take_submit(struct engine *g, uint32_t slot)
 {
+    struct sched_seq *s = sched_seq(g->sched, slot);
     g->live_at[slot] = g->n_live;
     g->live[g->n_live++] = slot;
+    learn_arrived(&g->learn, s, req_at(g->reqs, slot), g->o.policy.priorities, g->now_ns);
     sched_submit(g->sched, slot, g->now_ns);
     if (g->failed_status != ST_OK)
         end_request(g, slot, ENGINE_FINISH_ERROR, g->failed_status);
@@ -164,6 +167,7 @@ static void note_admissions(struct engine *g, const struct sched_plan *plan)
         const struct sched_seq *s = sched_seq(g->sched, plan->admitted[i]);
         if (q->scheduled_ns)
             continue; /* back from preemption */
+        learn_started(&g->learn, s, q);
         q->scheduled_ns = g->now_ns;
         q->n_cached = s->n_matched;
         atomic_fetch_add(&g->stats.prefix_query_tokens, q->n_prompt);
@@ -292,7 +296,7 @@ static void sleep_for_inbox(struct engine *g, int timeout_ms)
 /* The consumer looks at want_room after it popped, we look at popped after we set want_room: one of us sees the other. */
 static void wait_for_room(struct engine *g)
 {
-    publish(g);
+    publish(g, true);
     atomic_store(&g->want_room, true);
     if (!room_for_step(g) && !atomic_load(&g->stopping))
         sleep_for_inbox(g, -1);
@@ -302,7 +306,7 @@ static void wait_for_room(struct engine *g)
 /* With copies under way it looks again soon: they pin blocks, and nobody else tells that they are done. */
 static void wait_for_work(struct engine *g)
 {
-    publish(g);
+    publish(g, true);
     if (!atomic_load(&g->stopping))
         sleep_for_inbox(g, sched_moving(g->sched) > 0 ? COPY_POLL_MS : -1);
 }
@@ -330,6 +334,7 @@ static void launch(struct engine *g, const struct sched_plan *plan)
     }
     s->n_rows = plan->n_rows;
     s->n_tokens = plan->n_tokens;
+    s->load = plan->load;
     memcpy(s->rows, plan->rows, plan->n_rows * sizeof *s->rows);
     for (uint32_t i = 0; i < plan->n_rows; i++)
         sched_launch(g->sched, &plan->rows[i]);
@@ -370,6 +375,8 @@ static void complete(struct engine *g)
     g->now_ns = now_ns(g);
     uint64_t device_ns = (uint64_t)(g->now_ns - later(s->begun_ns, g->completed_ns));
     g->completed_ns = g->now_ns;
+    learn_step(&g->learn, s->batch->be.n_logits, s->n_tokens - s->batch->be.n_logits, (int64_t)device_ns);
+    sched_step_took(g->sched, &s->load, (int64_t)device_ns);
     commit_and_emit(g, s);
     int64_t end_ns = now_ns(g);
     atomic_fetch_add(&g->stats.steps, 1);
@@ -402,7 +409,7 @@ bool engine_turn(struct engine *g)
         complete(g);
     if (g->o.test_seed)
         check(g);
-    publish(g);
+    publish(g, !busy);
     return busy;
 }
 
@@ -430,5 +437,5 @@ void engine_wind_up(struct engine *g)
     drop_steps(g);
     if (g->offload)
         offload_abandon(g->offload, g->sched, g->now_ns);
-    publish(g);
+    publish(g, true);
 }

@@ -9,8 +9,8 @@
  * Threads  submit, cancel, release, pop_event: one thread, the io thread (a bench or test may be it). stats: any thread.
  *          Everything else runs on the engine's own thread.
  * Errors   submit: ST_EBUSY (no free slot for its class: answer 429), ST_EDRAIN, ST_EINVAL (prompt empty, too long, a token
- *          id outside the vocabulary; the text names both numbers), ST_EDEVICE after a device error, which ends every request with
- *          ENGINE_FINISH_ERROR and shows in stats.failed.
+ *          id outside the vocabulary; the text names both numbers), ST_EDEVICE after a device error, which ends every
+ *          request with ENGINE_FINISH_ERROR and shows in stats.failed.
  * Bounds   no allocation after start. One TOKEN event per generated token, one END event per request, always, and last.
  * Source   docs/ARCHITECTURE.md, "one request through the system".
  */

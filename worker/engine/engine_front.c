@@ -3,6 +3,7 @@
  * sees what can run, and never waits for a long prompt's identities. */
 #include "engine_state.h"
 
+#include "clock.h"
 #include "mem.h"
 
 #include <assert.h>
@@ -10,6 +11,10 @@
 #include <string.h>
 
 #define NS_PER_MS INT64_C(1000000)
+
+/* First guesses, an 8B model on a large GPU and a small one on few cores: the first steps correct them. */
+static const struct steptime_seed seed_device = {.step_ns = 5e6, .row_ns = 2e4, .attention_ns = 0.7, .context_ns = 40},
+                                  seed_host = {.step_ns = 2e6, .row_ns = 6e5, .attention_ns = 50, .context_ns = 50};
 
 enum { SAVE_BATCH = 64 }; /* blocks a plan may save ahead of need */
 
@@ -37,6 +42,10 @@ static int create_parts(struct engine *g, struct err *e)
                                .aging_ns = o->policy.aging_ms * NS_PER_MS,
                                .priority_clamp = o->policy.priority_clamp,
                                .batch_wait_ns = o->policy.batch_wait_ms * NS_PER_MS,
+                               .max_step_ns = o->policy.max_step_ms * NS_PER_MS,
+                               .slo_ttft_ns = o->policy.slo_ttft_ms * NS_PER_MS,
+                               .slo_itl_ns = o->policy.slo_itl_ms * NS_PER_MS,
+                               .seed = o->be->ops->memory ? seed_device : seed_host,
                                .save_batch = SAVE_BATCH,
                                .test_seed = o->test_seed};
     if (rc == ST_OK)
@@ -134,7 +143,8 @@ int engine_core_create(struct engine **out, const struct engine_options *o, cons
         engine_destroy(g);
         return rc;
     }
-    atomic_store(&g->stats.blocks_free, o->n_blocks);
+    g->now_ns = c->now_ns ? c->now_ns(c->ctx) : clock_now_ns();
+    engine_publish(g, true);
     g->ready = true;
     *out = g;
     return ST_OK;
@@ -193,14 +203,14 @@ static void send(struct engine *g, enum message_type type, uint32_t slot, uint32
 
 /* Each class above the lowest keeps a tenth of the queue for itself and those above it: a flood of low requests leaves the
  * door open for high ones. Places, not requests, are kept, so the higher class need not have come yet. */
-static uint32_t reserved_for_higher(const struct engine *g, uint32_t cls)
+uint32_t engine_reserved_for_higher(const struct engine *g, uint32_t cls)
 {
     return g->o.policy.priorities ? (ENGINE_CLASSES - 1 - cls) * (g->o.max_queue / 10) : 0;
 }
 
 static int check_place(const struct engine *g, uint32_t cls, struct err *e)
 {
-    uint32_t n = g->limits.n_slots, kept = reserved_for_higher(g, cls);
+    uint32_t n = g->limits.n_slots, kept = engine_reserved_for_higher(g, cls);
     if (g->n_free_slots > kept)
         return ST_OK;
     if (kept == 0)
@@ -339,54 +349,7 @@ uint32_t engine_class(const struct engine *g, int32_t priority, int32_t strict_p
     return cls;
 }
 
-bool engine_slot_view(const struct engine *g, uint32_t slot, uint32_t gen, struct engine_slot_view *out)
-{
-    if (slot >= g->limits.n_slots)
-        return false;
-    const struct slot_view *v = &g->views[slot];
-    uint32_t state = atomic_load(&v->state);
-    if (state == 0 || atomic_load(&v->gen) != gen)
-        return false;
-    *out = (struct engine_slot_view){.state = (enum engine_slot_state)state,
-                                     .cls = atomic_load(&v->cls),
-                                     .n_computed = atomic_load(&v->n_computed),
-                                     .n_output = atomic_load(&v->n_output),
-                                     .n_blocks = atomic_load(&v->n_blocks),
-                                     .n_preempted = atomic_load(&v->n_preempted)};
-    return true;
-}
-
-uint32_t engine_retry_after_s(const struct engine *g, uint32_t cls)
-{
-    (void)g;
-    (void)cls;
-    return 1;
-}
-
 uint32_t engine_blocks_for(const struct engine *g, uint32_t n_tokens)
 {
     return kv_seq_blocks_for(n_tokens, g->o.block_tokens);
-}
-
-void engine_stats(const struct engine *g, struct engine_stats *out)
-{
-    const struct counters *c = &g->stats;
-    *out = (struct engine_stats){
-        .running = atomic_load(&c->running),
-        .waiting = atomic_load(&c->waiting),
-        .blocks_total = g->o.n_blocks,
-        .blocks_free = atomic_load(&c->blocks_free),
-        .blocks_cached = atomic_load(&c->blocks_cached),
-        .prefix_query_tokens = atomic_load(&c->prefix_query_tokens),
-        .prefix_hit_tokens = atomic_load(&c->prefix_hit_tokens),
-        .prompt_tokens = atomic_load(&c->prompt_tokens),
-        .output_tokens = atomic_load(&c->output_tokens),
-        .steps = atomic_load(&c->steps),
-        .preemptions = atomic_load(&c->preemptions),
-        .cancelled = atomic_load(&c->cancelled),
-        .step_rows = atomic_load(&c->step_rows),
-        .step_ns = atomic_load(&c->step_ns),
-        .device_ns = atomic_load(&c->device_ns),
-        .failed = atomic_load(&c->failed),
-    };
 }

@@ -14,6 +14,7 @@
 #include "batch.h"
 #include "engine_core.h"
 #include "hash.h"
+#include "learn.h"
 #include "offload.h"
 #include "req.h"
 #include "ring.h"
@@ -35,8 +36,16 @@ struct slot_view {
     _Atomic uint8_t cls;
 };
 
+struct class_counters {
+    _Atomic uint32_t waiting, running, preempted, loading;
+    _Atomic uint64_t preemptions[ENGINE_CLASSES][ENGINE_RESOURCES], resumed, recomputed, aged_ahead, held;
+};
+
 struct counters {
-    _Atomic uint32_t running, waiting, blocks_free, blocks_cached;
+    struct class_counters cls[ENGINE_CLASSES];
+    _Atomic uint32_t retry_s[ENGINE_CLASSES];
+    _Atomic uint32_t running, waiting, blocks_free, blocks_cached, host_free, host_cached;
+    _Atomic uint64_t saved, loaded, evicted;
     _Atomic uint64_t prefix_query_tokens, prefix_hit_tokens, prompt_tokens, output_tokens;
     _Atomic uint64_t steps, preemptions, cancelled, step_rows, step_ns, device_ns;
     _Atomic bool failed;
@@ -51,6 +60,7 @@ struct step {
     struct batch *batch;    /* its `drawn` is the backend's meanwhile */
     struct sched_row *rows; /* [max_num_seqs] n_rows of them, copied from the plan */
     uint32_t n_rows, n_tokens;
+    struct steptime_load load;
     int64_t drained_ns, begun_ns; /* before its plan; before its begin_step */
 };
 
@@ -72,7 +82,7 @@ struct engine {
     /* engine thread */
     struct kv_prefix *kv;
     struct sched *sched;
-    struct offload *offload; /* NULL: no host tier */
+    struct offload *offload;             /* NULL: no host tier */
     struct step steps[ENGINE_DEPTH_MAX]; /* step i stands at i % depth */
     uint32_t depth;                      /* steps under way at once, at most */
     uint64_t n_launched, n_completed;    /* steps; the difference is under way */
@@ -83,7 +93,8 @@ struct engine {
     uint32_t n_live;
     uint64_t pushed, announced; /* events in all, and those that the consumer was woken for */
     uint64_t event_capacity;
-    int64_t now_ns;
+    struct learn learn;
+    int64_t now_ns, viewed_ns;        /* viewed: when all that others see was written */
     int64_t completed_ns, emitted_ns; /* of the step before: up to where device_ns and step_ns have counted */
     uint64_t test_rng;
     int failed_status;
@@ -97,7 +108,11 @@ struct engine {
 /* While all that there is to do is to wait for copies. */
 enum { COPY_POLL_MS = 1 };
 
-void *engine_loop(void *engine);         /* the thread */
-void engine_wind_up(struct engine *g);   /* the end of it: everything cancelled, nothing under way */
+void engine_publish(struct engine *g, bool all); /* engine_view.c */
+/* Places of the queue that a class leaves to those above it. */
+uint32_t engine_reserved_for_higher(const struct engine *g, uint32_t cls);
+
+void *engine_loop(void *engine);       /* the thread */
+void engine_wind_up(struct engine *g); /* the end of it: everything cancelled, nothing under way */
 
 #endif

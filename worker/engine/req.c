@@ -203,6 +203,8 @@ void req_fill(struct req *q, const struct engine_request *r)
     q->ignore_eos = r->ignore_eos;
     q->n_logprobs = r->n_logprobs;
     q->arrival_ns = r->arrival_ns;
+    q->expected_output = r->expected_output_tokens;
+    q->iat_ms = r->iat_ms;
     q->scheduled_ns = q->first_token_ns = 0;
     q->n_bias = r->n_bias;
     if (r->n_bias)

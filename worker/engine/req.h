@@ -30,6 +30,8 @@ struct req {
     bool ignore_eos;
     uint32_t n_bias;
     int32_t n_logprobs;
+    int32_t expected_output; /* announced; 0 = unknown */
+    int64_t iat_ms;          /* 0 = unknown */
     int64_t arrival_ns, scheduled_ns, first_token_ns;
     int32_t *tokens;      /* [context_length]; a pending one is a BE_TOKEN_PREV */
     uint32_t *table;      /* [blocks of context_length] */

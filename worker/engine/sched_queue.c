@@ -53,7 +53,7 @@ static uint32_t chain_of(const struct sched *s, const struct sched_seq *q)
 {
     if (!s->o.priorities)
         return 0;
-    bool fast = q->latency >= SCHED_LATENCY_MAX * 4 / 5;
+    bool fast = q->latency >= SCHED_FAST;
     return 2 * (uint32_t)(q->rank + (int32_t)s->o.priority_clamp) + fast;
 }
 

@@ -15,7 +15,7 @@
 #include "heap.h"
 #include "scheduler.h"
 
-enum { SCHED_ASIDE_MAX = 64, SCHED_ADMIT_MAX = 32 }; /* per plan */
+enum { SCHED_ASIDE_MAX = 64, SCHED_ADMIT_MAX = 32 /* per plan */, SCHED_FAST = SCHED_LATENCY_MAX * 4 / 5 };
 
 struct sched_chain { /* waiting requests of one rank that never ran, in order of arrival */
     uint32_t head, tail;
@@ -66,6 +66,10 @@ struct sched {
     uint32_t budget_left;
     uint64_t wanted; /* tokens that the settled ones could use */
 
+    struct steptime model;
+    struct steptime_load load; /* of what was given so far, and of all decoding ones */
+    double cap_ns, max_ns;     /* of this step; 0: none. max: for a prompt that is late */
+
     int64_t now_ns;
     uint64_t n_plans, next_order, rng;
     uint32_t n_disturbed; /* random preemptions so far */
@@ -101,6 +105,15 @@ static inline bool sched_decodes(const struct sched_seq *q)
 {
     return q->n_tokens > q->n_prompt && q->n_tokens - q->n_computed == 1;
 }
+
+/* ---- sched_cap.c ------------------------------------------------------------------------------------------------------ */
+
+/* How long this step may take, from those who decode in it. */
+void sched_cap_begin(struct sched *s);
+/* Of `n` tokens of a prompt, behind `have` that it was given: how many fit; at least `least`. */
+uint32_t sched_cap_fit(const struct sched *s, const struct sched_seq *q, uint32_t have, uint32_t n,
+                       uint32_t least);
+void sched_cap_add(struct sched *s, const struct sched_seq *q, uint32_t have, uint32_t n);
 
 /* ---- sched_take.c ---------------------------------------------------------------------------------------------------- */
 

@@ -26,6 +26,8 @@ enum {
     LEAST_SHARE = 32 /* of the others */
 };
 
+static const struct steptime_seed any_machine = {.row_ns = 1e5, .attention_ns = 10, .context_ns = 10};
+
 static int check_options(const struct sched_options *o, struct err *e)
 {
     if (o->max_num_seqs == 0 || o->max_num_seqs > o->n_slots)
@@ -51,6 +53,7 @@ int sched_create(struct sched **out, const struct sched_options *o, struct kv_pr
     s->o = *o;
     s->kv = kv;
     s->rng = o->test_seed;
+    steptime_init(&s->model, o->seed.row_ns > 0 ? &o->seed : &any_machine);
     s->cap_moves = kv_prefix_host_total(kv) > 0 ? 2 * blocks : 0;
     s->seqs = mem_zalloc(n, sizeof *s->seqs);
     s->epoch = mem_zalloc(n, sizeof *s->epoch);
@@ -193,24 +196,44 @@ static uint32_t to_edge(const struct sched_seq *q, uint32_t n)
     return over < n ? n - over : n;
 }
 
-static void give(struct sched *s, uint32_t slot, uint32_t n)
+/* Up to n tokens in all; of a prompt what fits under the cap, at least `least`. */
+static void give(struct sched *s, uint32_t slot, uint32_t n, uint32_t least)
 {
     const struct sched_seq *q = &s->seqs[slot];
-    uint32_t more = n - s->grant[slot];
+    uint32_t have = s->grant[slot], more = n - have;
+    if (n <= have)
+        return;
     if (more > s->budget_left)
         more = s->budget_left;
-    n = sched_decodes(q) ? more : to_edge(q, s->grant[slot] + more);
-    if (s->o.test_seed && rnd(s, 2) && !sched_decodes(q))
-        n = n > s->grant[slot] ? s->grant[slot] + rnd(s, n - s->grant[slot] + 1) : n;
-    if (n <= s->grant[slot])
-        return;
-    s->budget_left -= n - s->grant[slot];
-    s->grant[slot] = n;
+    if (!sched_decodes(q)) {
+        n = to_edge(q, have + sched_cap_fit(s, q, have, more, least));
+        if (s->o.test_seed && rnd(s, 2) && n > have)
+            n = have + rnd(s, n - have + 1);
+        if (n <= have)
+            return;
+        more = n - have;
+        sched_cap_add(s, q, have, more);
+    }
+    s->budget_left -= more;
+    s->grant[slot] += more;
+}
+
+/* The least of a prompt that may be large: one for whose sake others wait gladly, being fast or far above all that decode. */
+static bool leads(const struct sched *s, uint32_t slot)
+{
+    if (s->seqs[slot].latency >= SCHED_FAST)
+        return true;
+    for (uint32_t i = 0; i < s->n_run; i++)
+        if (sched_decodes(&s->seqs[s->run[i]]))
+            return sched_lead(s, slot) - sched_lead(s, s->run[i]) >= s->o.aging_ns / 2;
+    return true;
 }
 
 /* One pass over the running ones; `wanted`: those that a higher one waits for, or the others. */
 static void share_least(struct sched *s, bool wanted, bool *first)
 {
+    uint32_t least = s->o.max_num_batched_tokens / LEAST_SHARE + 1,
+             large = s->o.max_num_batched_tokens / FIRST_SHARE + 1;
     for (uint32_t i = 0; i < s->n_run; i++) {
         uint32_t slot = s->run[i];
         const struct sched_seq *q = &s->seqs[slot];
@@ -218,21 +241,25 @@ static void share_least(struct sched *s, bool wanted, bool *first)
             continue;
         if (sched_decodes(q)) {
             if (!s->o.test_seed || i == 0 || rnd(s, 8))
-                give(s, slot, 1);
+                give(s, slot, 1, 0);
         } else if (s->o.priorities) {
-            give(s, slot, s->o.max_num_batched_tokens / (*first ? FIRST_SHARE : LEAST_SHARE) + 1);
+            uint32_t n = *first && (wanted || leads(s, slot)) ? large : least;
+            give(s, slot, n, *first ? n : 0);
             *first = false;
         }
     }
 }
 
-static void share_rest(struct sched *s, bool wanted)
+static void share_rest(struct sched *s, bool wanted, bool *first)
 {
     for (uint32_t i = 0; i < s->n_run && s->budget_left > 0; i++) {
         uint32_t slot = s->run[i];
         const struct sched_seq *q = &s->seqs[slot];
-        if (!sched_decodes(q) && (s->wanted_by[slot] == s->n_plans) == wanted)
-            give(s, slot, q->n_tokens - q->n_computed);
+        if (sched_decodes(q) || (s->wanted_by[slot] == s->n_plans) != wanted)
+            continue;
+        give(s, slot, q->n_tokens - q->n_computed,
+             *first ? s->o.max_num_batched_tokens / LEAST_SHARE + 1 : 0);
+        *first = false;
     }
 }
 
@@ -282,12 +309,14 @@ const struct sched_plan *sched_plan(struct sched *s, int64_t now_ns)
         sched_queue_alone(s, s->aside[i]);
     for (uint32_t i = 0; i < s->n_run; i++)
         s->grant[s->run[i]] = 0;
+    sched_cap_begin(s);
     share_least(s, true, &first);
     share_least(s, false, &first);
-    share_rest(s, true);
-    share_rest(s, false);
+    share_rest(s, true, &first);
+    share_rest(s, false, &first);
     put_rows(s, true);
     put_rows(s, false);
+    s->plan.load = s->load;
     sched_save_some(s);
     return &s->plan;
 }

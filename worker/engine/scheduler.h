@@ -35,6 +35,7 @@
 #define STATOR_SCHEDULER_H
 
 #include "kv_seq.h"
+#include "steptime.h"
 
 enum sched_state { SCHED_IDLE, SCHED_WAITING, SCHED_LOADING, SCHED_RUNNING };
 enum { SCHED_CLASSES = 4, SCHED_LATENCY_MAX = 100, SCHED_STRICT_MAX = 3, SCHED_CLAMP_MAX = 1000 };
@@ -111,7 +112,8 @@ struct sched_preemption {
 struct sched_plan {
     const struct sched_row *rows; /* [n_rows], decode rows first */
     uint32_t n_rows, n_tokens;
-    const uint32_t *admitted; /* [n_admitted] slots that run from now on */
+    struct steptime_load load; /* of the rows */
+    const uint32_t *admitted;  /* [n_admitted] slots that run from now on */
     uint32_t n_admitted;
     const struct sched_preemption *preempted; /* [n_preempted] */
     uint32_t n_preempted;
@@ -127,8 +129,11 @@ struct sched_options {
     int64_t aging_ns;        /* waiting that is worth a point */
     uint32_t priority_clamp; /* to SCHED_CLAMP_MAX */
     int64_t batch_wait_ns;   /* how long a request of latency 0 may wait for company */
-    uint32_t save_batch;     /* blocks saved in the background per plan, at most */
-    uint64_t test_seed;      /* not 0: random chunks, admissions, preemptions, evictions */
+    int64_t max_step_ns; /* what a step with prompts in it aims at; 0: prompts take what tokens are left */
+    int64_t slo_ttft_ns, slo_itl_ns; /* 0: none */
+    struct steptime_seed seed;       /* a first guess of the machine; all 0: none */
+    uint32_t save_batch;             /* blocks saved in the background per plan, at most */
+    uint64_t test_seed;              /* not 0: random chunks, admissions, preemptions, evictions */
 };
 
 /* Since create, by class of the request that it happened to. */
@@ -163,6 +168,8 @@ void sched_launch(struct sched *s, const struct sched_row *row);
 bool sched_row_live(const struct sched *s, const struct sched_row *row);
 /* The step of this live row has completed; steps complete in the order of their launch. */
 void sched_commit(struct sched *s, const struct sched_row *row);
+/* A step of this load took so long. */
+void sched_step_took(struct sched *s, const struct steptime_load *load, int64_t took_ns);
 /* The oldest pending token is known, and kv.tokens has it. */
 void sched_append(struct sched *s, uint32_t slot);
 /* A move is done, or failed. */

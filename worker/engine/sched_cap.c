@@ -1,0 +1,75 @@
+/* How long a step may take. Tokens are a poor measure of it: a prompt's chunk stretches the wait of everybody who decodes
+ * beside it, and a request that has just arrived waits for the step that is under way. So chunks are cut by time, which a model
+ * of the machine predicts and every step corrects (steptime.h).
+ *
+ * The cap is the least of what max_step_ns says and what the decoding rows put up with: slo_itl_ns, or a multiple of the
+ * step without prompts, wider for those that are less sensitive. A prompt that is about to miss slo_ttft_ns may use
+ * max_step_ns, unless somebody fully sensitive decodes. Decodes alone may exceed the cap; a little progress of prompts is
+ * always allowed on top of it. */
+#include "sched_state.h"
+
+static const double STRETCH_LEAST = 1.5,
+                    STRETCH_MORE = 6.5; /* of a decoding row's wait, fully sensitive and not at all */
+static const double SLO_MORE = 4, PROGRESS = 1.15, MARGIN = 1.5; /* margin: in spreads of the model */
+
+void sched_cap_begin(struct sched *s)
+{
+    uint8_t most = 0;
+    s->load = (struct steptime_load){0};
+    s->cap_ns = s->max_ns = (double)s->o.max_step_ns;
+    for (uint32_t i = 0; i < s->n_run; i++) {
+        const struct sched_seq *q = &s->seqs[s->run[i]];
+        if (!sched_decodes(q))
+            continue;
+        s->load.n_rows++;
+        s->load.context += q->n_computed;
+        most = q->latency > most ? q->latency : most;
+    }
+    if (!s->o.priorities || s->load.n_rows == 0)
+        return;
+    double calm = 1 - (double)most / SCHED_LATENCY_MAX, alone = steptime_predict_ns(&s->model, &s->load, 0);
+    double itl = s->o.slo_itl_ns ? (double)s->o.slo_itl_ns * (1 + SLO_MORE * calm)
+                                 : (STRETCH_LEAST + STRETCH_MORE * calm) * alone;
+    if (s->max_ns == 0 && s->o.slo_itl_ns == 0)
+        return;
+    if (s->cap_ns == 0 || itl < s->cap_ns)
+        s->cap_ns = itl;
+    if (s->cap_ns < PROGRESS * alone)
+        s->cap_ns = PROGRESS * alone;
+    if (most >= SCHED_FAST)
+        s->max_ns = s->cap_ns;
+}
+
+/* Less than two steps are left until its first token is late. */
+static bool hurries(const struct sched *s, const struct sched_seq *q)
+{
+    if (s->o.slo_ttft_ns == 0 || q->n_tokens > q->n_prompt)
+        return false;
+    const struct steptime_load rest =
+        steptime_with_chunk(&s->load, q->n_computed, q->n_tokens - q->n_computed);
+    double slack =
+        (double)(q->arrival_ns + s->o.slo_ttft_ns - s->now_ns) - steptime_predict_ns(&s->model, &rest, 0);
+    return slack < 2 * s->cap_ns;
+}
+
+uint32_t sched_cap_fit(const struct sched *s, const struct sched_seq *q, uint32_t have, uint32_t n,
+                       uint32_t least)
+{
+    double cap = s->cap_ns;
+    if (cap == 0 || n <= least)
+        return n;
+    if (s->max_ns > cap && hurries(s, q))
+        cap = s->max_ns;
+    uint32_t fits = steptime_fit(&s->model, &s->load, q->n_computed + have, n, cap, MARGIN);
+    return fits > least ? fits : least;
+}
+
+void sched_cap_add(struct sched *s, const struct sched_seq *q, uint32_t have, uint32_t n)
+{
+    s->load = steptime_with_chunk(&s->load, q->n_computed + have, n);
+}
+
+void sched_step_took(struct sched *s, const struct steptime_load *load, int64_t took_ns)
+{
+    steptime_update(&s->model, load, took_ns);
+}
