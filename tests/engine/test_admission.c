@@ -68,8 +68,8 @@ static void a_lower_class_leaves_places_for_the_higher(void **state)
     struct engine *g = create(&f, &defaults);
     struct err e;
     assert_int_equal(taken(g, -1, 0, &e), SLOTS - 6);
-    assert_string_equal(e.text, "The server is busy: 24 requests are here, and class background may fill 24 places (6 are kept for "
-                                "higher classes); try again later");
+    assert_string_equal(e.text, "The server is busy: 24 requests are here, and class background may fill 24 places "
+                                "(6 are kept for higher classes); try again later");
     assert_int_equal(taken(g, 4, 0, &e), 2);
     assert_int_equal(taken(g, 0, 0, &e), 0);
     assert_int_equal(taken(g, 5, 0, &e), 2);
@@ -87,8 +87,8 @@ static void the_highest_class_may_take_all(void **state)
     struct err e;
     assert_int_equal(taken(g, -50, 1, &e), SLOTS); /* strict: whatever its priority */
     assert_int_equal(taken(g, -1, 0, &e), 0);
-    assert_string_equal(e.text, "The server is busy: 30 requests are here, and class background may fill 24 places (6 are kept for "
-                                "higher classes); try again later");
+    assert_string_equal(e.text, "The server is busy: 30 requests are here, and class background may fill 24 places "
+                                "(6 are kept for higher classes); try again later");
     engine_destroy(g);
 }
 
