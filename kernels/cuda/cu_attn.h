@@ -82,7 +82,7 @@ struct cu_attn_plan {
     uint32_t n_items[2], max_items[2];
     uint32_t n_members, max_members; /* n: 0 where nothing is shared */
     uint32_t n_peers, max_peers;
-    uint32_t n_partials, max_partials; /* records of (head_dim + 2) floats, one per (split, packed row) of what is cut */
+    uint32_t n_partials, max_partials; /* records of (head_dim + 2) floats, of what is cut or shared; see cu_attn_item */
     uint32_t n_counters, max_counters;
 };
 
@@ -98,11 +98,11 @@ struct cu_attn {
     void *y;       /* out [m][ldy] of xt, columns head * head_dim + d; columns from n_heads * head_dim to ldy as zeros */
     struct cu_kv kv;
     const struct cu_attn_item *items;
-    const uint32_t *begin;   /* list 0 only */
+    const uint32_t *begin;           /* list 0 only */
     const struct cu_attn_item *runs; /* list 1 only: list 0's items, to which `members` lead */
-    const uint32_t *members;
-    const uint32_t *tables;  /* block ids */
-    const uint32_t *n_items; /* device: list 1's count, so that a graph's grid may be larger */
+    const uint32_t *members;         /* list 1 only */
+    const uint32_t *tables;          /* block ids */
+    const uint32_t *n_items;         /* device: list 1's count, so that a graph's grid may be larger */
     float *partials;
     uint32_t *counters; /* zero before the first launch of a step; every launch leaves them zero */
     uint32_t layer, n_heads, ldy, window, ctas; /* ctas: grid */

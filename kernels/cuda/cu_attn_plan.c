@@ -24,11 +24,11 @@
 #include <stdlib.h>
 
 enum {
-    ROWS_SMALL = 16,             /* packed rows of an item of list 0 */
-    ROWS_LARGE = CU_ATTN_ROWS,   /* of list 1 */
-    ITEM_TOKENS = 64,            /* what beginning and ending an item costs, in tokens of KV */
-    RECORDS_BYTES = 96 << 20,
-    POSITIONS = 1 << 30 /* tokens of a sequence: far beyond memory, and nothing overflows */
+    ROWS_SMALL = 16,           /* packed rows of an item of list 0 */
+    ROWS_LARGE = CU_ATTN_ROWS, /* of list 1 */
+    ITEM_TOKENS = 64,          /* what beginning and ending an item costs, in tokens of KV */
+    RECORDS_BYTES = 96 << 20,  /* 256 decode rows of 32 heads that share 32 splits, in two parts */
+    POSITIONS = 1 << 30        /* tokens of a sequence: far beyond memory, and nothing overflows */
 };
 
 struct run {
@@ -75,7 +75,7 @@ void cu_attn_bounds(const struct cu_attn_shape *s, uint32_t max_rows, uint32_t m
     const uint64_t record = (s->head_dim + 2) * sizeof(float);
     /* at most one run per block is cut in list 0; in list 1 only what is longer than a fair share: fewer runs than blocks */
     const uint64_t rows = (uint64_t)cu_attn_min(small, s->ctas) * ROWS_SMALL + (uint64_t)cu_attn_min(large, s->ctas) * ROWS_LARGE;
-    const uint64_t shared = max_context / CU_SPLIT > CU_ATTN_SHARE_SPLITS ? (uint64_t)small * ROWS_SMALL : 0;
+    const uint64_t shared = max_context / CU_SPLIT >= CU_ATTN_SHARE_SPLITS ? (uint64_t)small * ROWS_SMALL : 0;
     const uint64_t records = (rows + shared) * splits, most = RECORDS_BYTES / record;
     *out_max = (struct cu_attn_plan){
         .max_items = {small + s->ctas, large + s->ctas + 1 + cu_attn_share_items(s, small)},

@@ -2,10 +2,10 @@
  * group: shared items do those splits for up to 128 rows at a time, reading them once, and leave records.
  *
  * To find groups, spans are sorted by the blocks at four borders of splits, which brings those with much in common together.
- * Neighbours are then compared block by block, so that a group's tables are known to agree, whatever the borders say. A group
- * takes its next neighbour in as long as that does not lessen the splits saved. It is cut into as many parts as let its items end
- * soonest. The first part merges its splits in registers and leaves one record a row, later parts one per split: the records of
- * 128 rows cost about as much as their split of KV, so that a group is not cut further than the SMs need.
+ * Neighbours are then compared block by block, so that a group's tables are known to agree, whatever the borders say. Groups are
+ * runs of neighbours, chosen so that many splits are saved. A group is cut into as many parts as let its items end soonest. The
+ * first part merges its splits in registers and leaves one record a row, later parts one per split: the records of 128 rows cost
+ * about as much as their split of KV, so that a group is not cut further than the SMs need.
  *
  * Rejected: trusting that a block in two tables means equal blocks before it (two sequences may have computed the same tokens at
  * once), groups of prompt chunks (they have many rows per block already), groups within groups (a second level of records), and
@@ -73,18 +73,43 @@ static bool sort_peers(const struct cu_attn_shape *s, const uint32_t *tables, st
     return true;
 }
 
-/* Where the group that begins with peer `a` ends. */
-static uint32_t group_end(const struct cu_attn_plan *p, uint32_t a, uint32_t *shared)
+/* Makes peers a .. b - 1 one group, if that is worth it, and returns how many splits it saves. */
+static uint64_t form_group(struct cu_attn_plan *p, uint32_t a, uint32_t b, uint32_t shared)
 {
-    uint32_t b = a + 1;
-    *shared = p->peers[a].whole;
-    for (; b < p->n_peers && p->peers[b].common >= CU_ATTN_SHARE_SPLITS; b++) {
-        const uint32_t with = cu_attn_min(*shared, p->peers[b].common);
-        if ((uint64_t)(b - a) * with < (uint64_t)(b - a - 1) * *shared)
-            break;
-        *shared = with;
+    if (b - a < CU_ATTN_SHARE_SPANS || shared < CU_ATTN_SHARE_SPLITS)
+        return 0;
+    for (uint32_t i = a; i < b; i++) {
+        p->peers[i].shared = (uint16_t)shared;
+        p->peers[i].n = 0;
     }
-    return b;
+    p->peers[a].n = b - a;
+    return (uint64_t)(b - a - 1) * shared;
+}
+
+/* Groups among peers a .. b - 1. They have in common the least of what neighbours have. Where pairs with no more than that part
+ * them, some may form groups with more in common, and what stands between these a group with the least; unless one group of all
+ * saves as much. Calls itself as deep as there are splits. */
+static uint64_t form_groups(struct cu_attn_plan *p, uint32_t a, uint32_t b)
+{
+    uint32_t least = CU_ATTN_SPLITS, from = a, rest = a;
+    uint64_t apart = 0;
+    if (b - a < CU_ATTN_SHARE_SPANS)
+        return 0;
+    for (uint32_t i = a + 1; i < b; i++)
+        least = cu_attn_min(least, p->peers[i].common);
+    for (uint32_t i = a + 1; i <= b; i++) {
+        if (i < b && p->peers[i].common > least)
+            continue;
+        const uint64_t saved = form_groups(p, from, i);
+        if (saved > 0) {
+            apart += saved + form_group(p, rest, from, least);
+            rest = i;
+        }
+        from = i;
+    }
+    apart += form_group(p, rest, b, least);
+    const uint64_t together = least < CU_ATTN_SHARE_SPLITS ? 0 : (uint64_t)(b - a - 1) * least;
+    return together < apart ? apart : form_group(p, a, b, least);
 }
 
 static uint64_t group_tokens(const struct cu_attn_shape *s, const struct cu_attn_peer *first)
@@ -136,32 +161,18 @@ static bool choose_parts(const struct cu_attn_shape *s, struct cu_attn_plan *p, 
     return parts > 0;
 }
 
-static uint64_t form_groups(const struct cu_attn_shape *s, struct cu_attn_plan *p)
-{
-    uint64_t total = 0;
-    for (uint32_t a = 0, b; a < p->n_peers; a = b) {
-        uint32_t shared;
-        b = group_end(p, a, &shared);
-        if (b - a < CU_ATTN_SHARE_SPANS) {
-            b = a + 1;
-            continue;
-        }
-        for (uint32_t i = a; i < b; i++)
-            p->peers[i].shared = (uint16_t)shared;
-        p->peers[a].n = b - a;
-        p->peers[a].row_groups = cu_attn_div_up(b - a, CU_ATTN_ROWS / cu_attn_peer_rows(s, &p->peers[a]));
-        total += group_tokens(s, &p->peers[a]);
-    }
-    return total;
-}
-
 void cu_attn_share_find(const struct cu_attn_shape *s, const uint32_t *tables, struct cu_attn_plan *p)
 {
     if (!sort_peers(s, tables, p))
         return;
-    const uint64_t total = form_groups(s, p);
-    for (uint32_t a = 0; a < p->n_peers; a++) {
-        struct cu_attn_peer *first = &p->peers[a];
+    uint64_t total = 0;
+    form_groups(p, 0, p->n_peers);
+    for (struct cu_attn_peer *first = p->peers; first < p->peers + p->n_peers; first++)
+        if (first->n > 0) {
+            first->row_groups = cu_attn_div_up(first->n, CU_ATTN_ROWS / cu_attn_peer_rows(s, first));
+            total += group_tokens(s, first);
+        }
+    for (struct cu_attn_peer *first = p->peers; first < p->peers + p->n_peers; first++) {
         if (first->n == 0)
             continue;
         if (choose_parts(s, p, first, total)) {

@@ -7,7 +7,7 @@ extern "C" {
 #include <stdint.h>
 #include <cmocka.h>
 }
-#include "cu_attn.h"
+#include "cu_attn_share.h"
 
 #include <algorithm>
 #include <set>
@@ -15,6 +15,11 @@ extern "C" {
 #include <stdlib.h>
 #include <string.h>
 #include <vector>
+
+static uint32_t div_up(uint32_t n, uint32_t by)
+{
+    return (n + by - 1) / by;
+}
 
 struct arrays {
     struct cu_attn_plan plan;
@@ -46,11 +51,6 @@ static void make(struct arrays *a, const struct cu_attn_shape *s, const std::vec
     assert_true(a->plan.n_members <= a->plan.max_members);
     assert_true(a->plan.n_items[0] <= a->plan.max_items[0] && a->plan.n_items[1] <= a->plan.max_items[1]);
     assert_true(a->plan.n_partials <= a->plan.max_partials && a->plan.n_counters <= a->plan.max_counters);
-}
-
-static uint32_t div_up(uint32_t n, uint32_t by)
-{
-    return (n + by - 1) / by;
 }
 
 /* Splits that the row at a position sees. */
@@ -310,10 +310,23 @@ static void add(struct world *w, uint32_t pos0, uint32_t n_rows)
         w->tables.push_back((uint32_t)w->tables.size());
 }
 
+static uint32_t n_blocks(const struct world *w, uint32_t seq)
+{
+    return div_up(w->spans[seq].pos0 + w->spans[seq].n_rows, w->block_tokens);
+}
+
 static void share(struct world *w, uint32_t seq, uint32_t with, uint32_t tokens)
 {
     const uint32_t *from = &w->tables[w->spans[with].table];
     std::copy(from, from + tokens / w->block_tokens, &w->tables[w->spans[seq].table]);
+}
+
+static uint32_t shared_items(const struct arrays *a)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < a->plan.n_items[1]; i++)
+        n += a->items[1][i].member_rows > 0;
+    return n;
 }
 
 static struct arrays plan_of(const struct cu_attn_shape *s, const struct world *w, bool shared = true)
@@ -325,15 +338,8 @@ static struct arrays plan_of(const struct cu_attn_shape *s, const struct world *
     make(&a, s, w->spans, w->rows, (uint32_t)w->spans.size(), context, shared ? w->tables.data() : NULL);
     check_cover(s, w->spans, &a, w->tables.data());
     check_parts(&a);
+    assert_true(shared_items(&a) <= cu_attn_share_items(s, a.plan.n_peers * s->n_kv_heads));
     return a;
-}
-
-static uint32_t shared_items(const struct arrays *a)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < a->plan.n_items[1]; i++)
-        n += a->items[1][i].member_rows > 0;
-    return n;
 }
 
 /* Tokens of KV that all items read. */
@@ -362,7 +368,9 @@ static void random_trees(void **unused)
         for (uint32_t i = 0, n_spans = 3 + below(below(3) ? 10 : 80); i < n_spans; i++) {
             add(&w, below(8) ? 1024 + below(most) : below(most), below(9) ? 1 + below(8) / 6 : 1 + below(300));
             const uint32_t with = below(i + 1), same = std::min(w.spans[i].pos0, w.spans[with].pos0);
-            if (below(4))
+            if (below(20) == 0) /* even what no two sequences have in common */
+                share(&w, i, with, std::min(n_blocks(&w, i), n_blocks(&w, with)) * w.block_tokens);
+            else if (below(4))
                 share(&w, i, with, below(3) ? same : below(same + 1));
         }
         struct arrays a = plan_of(&s, &w), plain = plan_of(&s, &w, false);
@@ -403,12 +411,51 @@ static void not_worth_it(void **unused)
         struct world w = {{}, {}, 0, 16};
         for (uint32_t i = 0; i < 3; i++) {
             add(&w, what == 4 ? 17000 - 1000 * i : 1500 + i, what == 5 ? 1 + i : 1);
-            share(&w, i, 0, what == 1 && i == 2 ? 0 : what == 2 ? 1008 : 1024);
+            share(&w, i, 0, what == 1 && i == 2 ? 0 : what == 2 ? 1008 : what == 4 ? 14848 : 1024);
             w.tables[w.spans[i].table + 30] += what == 3 ? 10000 * i : 0;
         }
         struct arrays a = plan_of(&s, &w);
         assert_int_equal(shared_items(&a) > 0, what == 0);
         assert_int_equal(a.plan.n_members > 0, what == 0);
+    }
+}
+
+/* Sequences that have less in common with others than these have do not lessen what these share, unless they are many. */
+static void deep_groups_stay_deep(void **unused)
+{
+    (void)unused;
+    const struct cu_attn_shape s = {8, 1, 128, 16, 20, 10};
+    for (uint32_t shallow : {1u, 2u, 6u, 11u})
+        for (uint32_t deep_first = 0; deep_first < 2; deep_first++)
+            for (uint32_t depth : {2048u, 1280u}) {
+                const uint32_t n = 3 + shallow, deep = deep_first ? 0 : shallow; /* the first of three */
+                struct world w = {{}, {}, 0, 16};
+                for (uint32_t i = 0; i < n; i++)
+                    add(&w, 5000, 1);
+                for (uint32_t i = 0; i < n; i++) /* the blocks' numbers decide how they are sorted */
+                    share(&w, i, deep, 1024);
+                for (uint32_t i = deep; i < deep + 3; i++)
+                    share(&w, i, deep, depth);
+                struct arrays a = plan_of(&s, &w), plain = plan_of(&s, &w, false);
+                const uint64_t saved = tokens_read(&s, &plain) - tokens_read(&s, &a), all = (n - 1) * 1024;
+                const uint64_t apart = 2 * depth + (shallow < 3 ? 0 : shallow - 1) * 1024;
+                assert_int_equal(saved, std::max(apart, all));
+            }
+}
+
+/* Sequences that are one and the same: each row has a split of its own. */
+static void forks(void **unused)
+{
+    (void)unused;
+    const struct cu_attn_shape s = {8, 1, 128, 16, 20, 10};
+    for (uint32_t pos : {1279u, 1280u, 1535u}) {
+        struct world w = {{}, {}, 0, 16};
+        for (uint32_t i = 0; i < 5; i++) {
+            add(&w, pos, 1);
+            share(&w, i, 0, n_blocks(&w, i) * 16);
+        }
+        struct arrays a = plan_of(&s, &w);
+        assert_int_equal(tokens_read(&s, &a), pos / 256 * 256 + 5 * (pos % 256 + 1));
     }
 }
 
@@ -472,6 +519,8 @@ int main(void)
         cmocka_unit_test(random_trees),
         cmocka_unit_test(prefix_is_read_once),
         cmocka_unit_test(not_worth_it),
+        cmocka_unit_test(deep_groups_stay_deep),
+        cmocka_unit_test(forks),
         cmocka_unit_test(shared_records_run_out),
         cmocka_unit_test(refuses),
     };
