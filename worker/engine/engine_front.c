@@ -28,6 +28,11 @@ static int step_init(struct step *s, const struct engine_options *o, struct err 
     return batch_create(&s->batch, o->max_num_batched_tokens, o->max_num_seqs, o->block_tokens, e);
 }
 
+static int64_t ns_of(uint32_t ms)
+{
+    return (int64_t)ms * NS_PER_MS; /* 30 s do not fit 32 bits */
+}
+
 static int create_parts(struct engine *g, struct err *e)
 {
     const struct engine_options *o = &g->o;
@@ -39,12 +44,12 @@ static int create_parts(struct engine *g, struct err *e)
                                .max_num_seqs = o->max_num_seqs,
                                .max_num_batched_tokens = o->max_num_batched_tokens,
                                .priorities = o->policy.priorities,
-                               .aging_ns = o->policy.aging_ms * NS_PER_MS,
+                               .aging_ns = ns_of(o->policy.aging_ms),
                                .priority_clamp = o->policy.priority_clamp,
-                               .batch_wait_ns = o->policy.batch_wait_ms * NS_PER_MS,
-                               .max_step_ns = o->policy.max_step_ms * NS_PER_MS,
-                               .slo_ttft_ns = o->policy.slo_ttft_ms * NS_PER_MS,
-                               .slo_itl_ns = o->policy.slo_itl_ms * NS_PER_MS,
+                               .batch_wait_ns = ns_of(o->policy.batch_wait_ms),
+                               .max_step_ns = ns_of(o->policy.max_step_ms),
+                               .slo_ttft_ns = ns_of(o->policy.slo_ttft_ms),
+                               .slo_itl_ns = ns_of(o->policy.slo_itl_ms),
                                .seed = o->be->ops->memory ? seed_device : seed_host,
                                .save_batch = SAVE_BATCH,
                                .test_seed = o->test_seed};
