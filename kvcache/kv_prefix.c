@@ -191,7 +191,6 @@ void kv_prefix_pin(struct kv_prefix *x, uint32_t block)
             heap_remove(x->leaves, block);
         if (x->host.n && heap_contains(x->unsaved, block))
             heap_remove(x->unsaved, block);
-        x->nodes[x->block_node[block]].claimed = false;
     }
     kv_pool_pin(x->pool, block);
 }

@@ -39,8 +39,8 @@ void kv_prefix_unpin(struct kv_prefix *x, uint32_t block);
  * wanted until before, which is returned: the parent is to be let go next, with that. */
 int64_t kv_prefix_let_go(struct kv_prefix *x, uint32_t block, int64_t now_ns, int64_t expiry_ns);
 
-/* A claim: a sequence that let an indexed block go means to come back for it. The next pin ends it. It changes no order: it tells
- * who evicts that a copy is worth more than usual. */
+/* A claim: a sequence that let an indexed block go means to come back for it. The next match ends it; a save does not. It
+ * changes no order: it tells who evicts that a copy is worth more than usual. */
 void kv_prefix_claim(struct kv_prefix *x, uint32_t block, bool claimed);
 bool kv_prefix_claimed(const struct kv_prefix *x, uint32_t block);
 

@@ -43,6 +43,7 @@ uint32_t kv_seq_match(struct kv_seq *s, struct kv_prefix *x, uint32_t max_tokens
         if (b == KV_NONE)
             break;
         kv_prefix_pin(x, b);
+        kv_prefix_claim(x, b, false);
         s->table[n] = b;
     }
     s->n_blocks = s->n_full = s->n_indexed = n;

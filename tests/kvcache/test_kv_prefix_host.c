@@ -268,6 +268,31 @@ static void a_copy_without_its_parents_waits_for_them(void **state)
     kv_prefix_destroy(x);
 }
 
+/* A victim's whole path is worth a copy, not only the leaf that is saved first. */
+static void a_claim_outlives_saves_and_ends_with_a_match(void **state)
+{
+    (void)state;
+    struct kv_prefix *x = tier(4, 4);
+    struct chain c;
+    come(&c, x, 0, 3);
+    go(&c, x, 1);
+    for (int i = 0; i < 3; i++)
+        kv_prefix_claim(x, kv_prefix_find(x, &c.ids[i]), true);
+    assert_int_equal(kv_prefix_oldest(x), kv_prefix_find(x, &c.ids[2]));
+    for (int i = 3; i > 0; i--) {
+        assert_true(kv_prefix_claimed(x, kv_prefix_oldest(x)));
+        assert_true(save(x, &c.ids[i - 1]));
+        assert_true(kv_prefix_claimed(x, kv_prefix_oldest(x)));
+        if (i > 1)
+            assert_int_equal(kv_prefix_evict(x, 1), 1);
+    }
+    assert_int_equal(kv_seq_match(&c.s, x, 3 * BT), BT);
+    assert_false(kv_prefix_claimed(x, c.table[0]));
+    go(&c, x, 1);
+    assert_false(kv_prefix_claimed(x, kv_prefix_oldest(x)));
+    kv_prefix_destroy(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +304,7 @@ int main(void)
         cmocka_unit_test(saving_comes_to_rest_in_a_tier_of_any_size),
         cmocka_unit_test(a_copy_being_read_stays),
         cmocka_unit_test(a_private_slot_is_nobodys_copy_and_is_never_taken),
+        cmocka_unit_test(a_claim_outlives_saves_and_ends_with_a_match),
         cmocka_unit_test(a_copy_without_its_parents_waits_for_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
