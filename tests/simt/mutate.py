@@ -40,7 +40,6 @@ EQUIVALENT = {
     ("lin_tile.cu", "one round more", r"begin < span\.end; [^;]*$"): "the chain of an empty part is 0, and no sum is -0",
     ("attn.cuh", "without the last round", r"st\.l\[i\]|attn_zero\(st\.o\).* i < 4"): "the columns of l are equal: l[3] is never read",
     ("attn_io.cuh", "one round more", r"base < n; [^;]*$"): "what lies beyond n is looked at by none of its values: only time is lost",
-    ("attn_io.cuh", "no zero fill", r"kv\.scale_offset"): "any exponent is finite, and the weights there are 0",
     ("attn_io.cuh", "drop ptx_syncthreads", r"ptx_fence_gpu\(\); ptx_syncthreads\(\);$"):
         "orders records for other blocks, and here blocks run one after another",
     ("lin_tile.cu", "drop ptx_syncthreads", r"ptx_fence_gpu\(\); ptx_syncthreads\(\);$"): "the same, of slabs",
