@@ -138,7 +138,7 @@ static void put_row(struct buf *out, const struct sim_result *r, uint32_t cls, c
         put_ms(out, sim_report_gap(r, cls, half[i]));
     for (int i = 0; i < 2; i++)
         put_ms(out, sim_report_percentile(r, cls, SIM_QUEUE, half[i]));
-    buf_printf(out, " %7" PRIu64 " %9" PRIu64 " %9" PRIu64 " %6.1f %8.0f %6.1f\n", preempted, resumed,
+    buf_printf(out, " %7" PRIu64 " %9" PRIu64 " %10" PRIu64 " %6.1f %8.0f %6.1f\n", preempted, resumed,
                recomputed, prompt ? 100.0 * (double)cached / (double)prompt : 0,
                r->end_ns > 0 ? (double)output * 1e9 / (double)r->end_ns : 0,
                100.0 * (double)good / (double)n);
@@ -147,9 +147,9 @@ static void put_row(struct buf *out, const struct sim_result *r, uint32_t cls, c
 void sim_report_table(struct buf *out, const struct sim_result *r, const struct sim_trace *t,
                       const struct engine_policy *p)
 {
-    buf_printf(out, "%-10s %7s %7s %29s %19s %19s %7s %9s %9s %6s %8s %6s\n", "class", "n", "refused",
-               "TTFT ms  P50       P90       P99", "gap ms P50      P99", "queue ms P50    P99", "preempt",
-               "resumed", "recomp", "hit %", "tok/s", "good %");
+    buf_printf(out, "%-10s %7s %7s %29s %19s %19s %7s %9s %10s %6s %8s %6s\n", "class", "n", "refused",
+               "TTFT ms  P50       P90       P99", "ITL ms P50      P99", "queue ms P50    P99", "preempt",
+               "resumed", "recomputed", "hit %", "tok/s", "good %");
     for (uint32_t c = 0; c <= SIM_ALL; c++)
         put_row(out, r, c, p);
     int64_t flow = sim_report_flow(r, t, 0.5);
@@ -164,7 +164,7 @@ void sim_report_table(struct buf *out, const struct sim_result *r, const struct 
         out,
         "%" PRIu64
         " steps, %.1f rows each, device busy %.1f %% of %.2f s; %u blocks, %u on the host; stored %" PRIu64
-        ", loaded %" PRIu64 "; growth preemptions and others %" PRIu64 "\n",
+        ", loaded %" PRIu64 "; %" PRIu64 " preemptions\n",
         r->totals.n_steps, r->totals.n_steps ? (double)r->stats.step_rows / (double)r->totals.n_steps : 0,
         r->end_ns > 0 ? 100.0 * (double)r->totals.busy_ns / (double)r->end_ns : 0, (double)r->end_ns / 1e9,
         r->n_blocks, r->n_host_blocks, r->totals.n_stored, r->totals.n_loaded, r->stats.preemptions);

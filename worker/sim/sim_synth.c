@@ -150,12 +150,12 @@ static int longdoc(struct maker *m)
     int rc = ST_OK;
     int64_t at = 0, next_document = 2 * (int64_t)NS_PER_S;
     for (uint32_t i = 0; i < m->n && rc == ST_OK; i++) {
-        at += gap(m, 5);
+        at += gap(m, 2);
         struct sim_request r = request(SIM_PRIORITY_LOW, at, about(m, 700), about(m, 300));
         r.sensitivity = 1;
         rc = add(m, &r, 7, 200);
         if (rc == ST_OK && at >= next_document) {
-            r = request(SIM_PRIORITY_LOW, at, about(m, 100000), 100);
+            r = request(SIM_PRIORITY_LOW, at, 128000, 100);
             r.sensitivity = 0;
             rc = add(m, &r, 0, 0);
             next_document += 10 * (int64_t)NS_PER_S;
@@ -210,7 +210,7 @@ static const struct {
     int (*make)(struct maker *m);
     uint32_t n;
 } workloads[] = {{"low_flood", low_flood, 1000}, {"triage", triage, 50},  {"agents", agents, 40},
-                 {"longdoc", longdoc, 400},      {"thrash", thrash, 128}, {"diurnal", diurnal, 20000}};
+                 {"longdoc", longdoc, 200},      {"thrash", thrash, 128}, {"diurnal", diurnal, 20000}};
 
 enum { WORKLOADS = sizeof workloads / sizeof workloads[0] };
 

@@ -3,7 +3,7 @@
  *   low_flood   a flood of LOW at once (1k in, 500 out), HIGH (1k, 10) at 2/s beside it
  *   triage      pipelines: HIGH classifies -> 4 x LOW research -> MED drafts -> HIGH reviews
  *   agents      sessions of many turns over a growing context, pauses between them
- *   longdoc     every 10 s a document of 100k tokens over a chat that wants its tokens in time
+ *   longdoc     every 10 s a document of 128k tokens over a chat that wants its tokens in time
  *   thrash      LOW fills a pool of 1.05 x its need, HIGH keeps coming
  *   diurnal     a day of load from 0.2 to 1.4 of capacity, four classes
  *

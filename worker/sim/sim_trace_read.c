@@ -2,7 +2,8 @@
  * asks for never makes more work than its length: counts of pieces follow from arrays that are there.
  *
  * Mooncake's timestamps stand on a grid of some seconds. Played back like that, each tick is a burst that never was: arrivals
- * are spread over their cell, by seed. The grid is what all timestamps are multiples of. */
+ * are spread over their cell, by seed. A cell ends where the next
+ * timestamp stands. */
 #include "sim_trace.h"
 
 #include "clock.h"
@@ -14,8 +15,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HASH_TOKENS = 512, SPREAD_MAX_MS = 10000 };
+enum { HASH_TOKENS = 512 };
 
+static const int64_t spread_max_ns = (int64_t)10 * NS_PER_S;
 static const int64_t time_max_ms = (int64_t)366 * 24 * 3600 * 1000, id_max = (int64_t)1 << 53;
 
 /* A field of a line, in both forms. */
@@ -67,7 +69,6 @@ struct reader {
     struct convs convs;
     struct sim_text *texts; /* [SIM_TRACE_LINE_MAX / 2] */
     uint32_t line;
-    uint64_t grid_ms; /* common divisor of the timestamps */
     uint32_t n_mooncake;
 };
 
@@ -117,16 +118,6 @@ static int conv_next(struct convs *c, int64_t id, uint32_t request, uint32_t *be
 
 /* ---- the two forms --------------------------------------------------------------------------------------------------- */
 
-static uint64_t divisor(uint64_t a, uint64_t b)
-{
-    while (b) {
-        uint64_t r = a % b;
-        a = b;
-        b = r;
-    }
-    return a;
-}
-
 static int hash_id(const cJSON *j, uint64_t *out, struct err *e)
 {
     if (!cJSON_IsNumber(j) || j->valuedouble < 0 || j->valuedouble > (double)id_max ||
@@ -160,7 +151,6 @@ static int read_mooncake(struct reader *d, const cJSON *j, struct err *e)
     if (n < want)
         return err_set(e, ST_EINVAL, "hash_ids: %u for %lld tokens, one per 512 is expected", n,
                        (long long)n_prompt);
-    d->grid_ms = divisor((uint64_t)at_ms, d->grid_ms);
     d->n_mooncake++;
     struct sim_request r = {.at_ns = at_ms * NS_PER_MS,
                             .n_prompt = (uint32_t)n_prompt,
@@ -251,10 +241,19 @@ static int read_line(struct reader *d, struct str line, struct err *e)
 static void spread(struct reader *d)
 {
     struct sim_rand r = {.state = sim_mix(d->t->seed, 0x67726964)};
-    if (d->n_mooncake < 2 || d->grid_ms < 2 || d->grid_ms > SPREAD_MAX_MS)
-        return;
-    for (uint32_t i = d->t->n - d->n_mooncake; i < d->t->n; i++)
-        d->t->requests[i].at_ns += (int64_t)((double)(d->grid_ms * NS_PER_MS) * sim_rand_unit(&r));
+    struct sim_request *q = d->t->requests + (d->t->n - d->n_mooncake), *end = d->t->requests + d->t->n;
+    int64_t cell_ns = 0;
+    while (q < end) {
+        struct sim_request *next = q;
+        while (next < end && next->at_ns == q->at_ns)
+            next++;
+        if (next < end) /* else the last cell is as long as the one before it */
+            cell_ns = next->at_ns - q->at_ns;
+        if (cell_ns < 0 || cell_ns > spread_max_ns)
+            cell_ns = 0;
+        for (; q < next; q++)
+            q->at_ns += (int64_t)((double)cell_ns * sim_rand_unit(&r));
+    }
 }
 
 int sim_trace_parse(struct sim_trace *t, struct str text, uint32_t max, struct err *e)
