@@ -170,7 +170,7 @@ static void blocks_come_back_from_the_host(void **state)
     wait_step(&r);
     assert_false(done(&r, a));
     int64_t copied = 12000 + (int64_t)(2097152 / 50e9 * 1e9);
-    assert_true(sim_be_next_copy_ns(r.be) == now(&r) + copied);
+    assert_in_range(sim_be_next_copy_ns(r.be) - now(&r), copied - 3000, copied); /* asking took time */
     sim_be_advance(r.be, sim_be_next_copy_ns(r.be));
     assert_true(done(&r, a) && !done(&r, b));
     sim_be_advance(r.be, sim_be_next_copy_ns(r.be));

@@ -20,7 +20,7 @@
 enum { DEPTH_MAX = 2, TO_DEVICE = 0, TO_HOST, LANES };
 
 static const uint64_t rubbish = 0xdeadbeefdeadbeefu;
-static const int64_t copy_latency_ns = 12000, hiccup_ns = 20000000;
+static const int64_t copy_latency_ns = 12000, poll_ns = 1000, hiccup_ns = 20000000;
 static const uint32_t hiccup_every = 20000; /* steps: the host pages something in */
 static const double noise = 0.02;           /* of a step's time, one sigma */
 
@@ -293,12 +293,16 @@ static int sim_load(struct be *be, struct be_kv *kv, const struct be_block_copy 
     return copy(be, list, n, TO_DEVICE, ticket);
 }
 
+/* Asking takes time as well: a caller that asks until the copy is done must see it done. */
 static int sim_copy_poll(struct be *be, uint64_t ticket)
 {
     struct sim_be *s = of(be);
     const struct lane *l = &s->lanes[ticket % LANES];
     settle(s, s->now_ns);
-    return l->n == 0 || l->ring[l->first].ticket > ticket;
+    if (l->n == 0 || l->ring[l->first].ticket > ticket)
+        return 1;
+    s->now_ns += poll_ns;
+    return 0;
 }
 
 /* ---- steps ---------------------------------------------------------------------------------------------------------- */

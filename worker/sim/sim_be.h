@@ -7,7 +7,8 @@
  *
  * Owns     its clock, its digests, the steps and copies under way. One per engine.
  * Units    ns of virtual time, from SIM_BE_START_NS on.
- * States   as backend.h. Time passes in wait_step, to the end of the oldest step, and in sim_be_advance.
+ * States   as backend.h. Time passes in wait_step, to the end of the oldest step, a microsecond in each copy_poll that finds
+ *          its copy under way, and in sim_be_advance.
  * Threads  one.
  * Errors   ST_ENOMEM at create; a step or a copy never fails.
  * Bounds   8 bytes per position of pool and host tier; memory of host_alloc is address space only.
