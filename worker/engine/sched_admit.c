@@ -32,6 +32,15 @@ static enum sched_admission set_aside(struct sched *s, uint32_t slot)
     return SCHED_SET_ASIDE;
 }
 
+/* A producer that ranks lower than one who waits for it computes before those between them. */
+static enum sched_admission wait_for_producer(struct sched *s, uint32_t slot)
+{
+    uint32_t producer = s->seqs[slot].producer;
+    if (sched_before(s, slot, producer))
+        s->wanted_by[producer] = s->n_plans;
+    return set_aside(s, slot);
+}
+
 static bool still_computes(const struct sched *s, const struct sched_seq *q)
 {
     const struct sched_seq *r = &s->seqs[q->producer];
@@ -164,7 +173,7 @@ static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
     if (find_producer(s, q, held + n_host)) {
         s->counters.held[q->cls]++;
         kv_seq_release(&q->kv, s->kv, s->now_ns, s->now_ns);
-        return set_aside(s, slot);
+        return wait_for_producer(s, slot);
     }
     uint32_t need = kv_seq_blocks_for(q->n_tokens, bt) - held, reserve = expected_blocks(s, q) - held;
     bool loads = n_host > 0 || parked;
@@ -200,11 +209,8 @@ enum sched_admission sched_admit(struct sched *s, uint32_t slot)
         return set_aside(s, slot);
     if (q->holds)
         return admit_holder(s, slot);
-    if (q->producer != KV_NONE && still_computes(s, q)) {
-        if (sched_before(s, slot, q->producer))
-            s->wanted_by[q->producer] = s->n_plans;
-        return set_aside(s, slot);
-    }
+    if (q->producer != KV_NONE && still_computes(s, q))
+        return wait_for_producer(s, slot);
     q->producer = KV_NONE;
     if (q->parking || waits_for_company(s, q))
         return set_aside(s, slot);

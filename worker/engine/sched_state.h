@@ -58,6 +58,7 @@ struct sched {
     uint64_t *wanted_by; /* [n_slots] number of the plan in which a waiting one wants what it computes */
     uint32_t aside[SCHED_ASIDE_MAX], n_aside;
     uint32_t *victims; /* [n_slots] */
+    bool drop_parts;   /* those who let go now do not park */
     uint32_t n_victims;
     uint32_t *chosen;              /* [n_slots] the set that it is in */
     struct sched_scratch *scratch; /* [n_blocks] */

@@ -102,7 +102,8 @@ static void park(struct sched *s, uint32_t slot)
     if (q->n_computed <= full)
         return;
     assert(q->parked == KV_NONE);
-    if (q->n_computed - full <= bt && can_move(s) && kv_prefix_host_take(s->kv, &host) == ST_OK) {
+    if (q->n_computed - full <= bt && !s->drop_parts && can_move(s) &&
+        kv_prefix_host_take(s->kv, &host) == ST_OK) {
         uint32_t block = q->kv.table[q->kv.n_full];
         kv_prefix_pin(s->kv, block);
         q->parked = host;
@@ -196,24 +197,27 @@ uint32_t sched_pick_runner(const struct sched *s, uint32_t x)
     return best;
 }
 
-/* Of those who wait with blocks, and behind x. */
+/* Of those who wait with blocks, and behind x: all of them if x waits, being the head of the queue. Leads alone would not do:
+ * who gave way before may be the head in front of a greater lead, and with nobody running both would wait for each other. */
 static uint32_t pick_held(const struct sched *s, uint32_t x)
 {
+    bool head = s->seqs[x].state == SCHED_WAITING;
     uint32_t best = KV_NONE;
     for (uint32_t i = 0; i < s->n_held; i++) {
         uint32_t v = s->held[i];
-        if (v != x && s->chosen[v] != s->stamp && sched_before(s, x, v) &&
+        if (v != x && s->chosen[v] != s->stamp && (head || sched_before(s, x, v)) &&
             (best == KV_NONE || sched_before(s, best, v)))
             best = v;
     }
     return best;
 }
 
-/* What comes free when this one lets go as well. A parked block stays until its copy is made. */
+/* What comes free when this one lets go as well. A block that is parked stays until its copy is made. */
 static uint32_t count_freed(struct sched *s, uint32_t slot)
 {
     const struct sched_seq *q = &s->seqs[slot];
-    uint32_t n = 0, parks = s->cap_moves > 0 && q->n_computed > q->kv.n_full * q->kv.block_tokens;
+    uint32_t n = 0,
+             parks = s->cap_moves > 0 && !s->drop_parts && q->n_computed > q->kv.n_full * q->kv.block_tokens;
     s->chosen[slot] = s->stamp;
     for (uint32_t i = 0; i < q->kv.n_blocks; i++) {
         struct sched_scratch *c = &s->scratch[q->kv.table[i]];
@@ -253,13 +257,16 @@ uint32_t sched_pick_any(const struct sched *s, uint32_t x)
     return v == KV_NONE ? sched_pick_runner(s, x) : v;
 }
 
-bool sched_obtain(struct sched *s, uint32_t x, uint32_t need, uint32_t reserve, bool place)
+/* Whom x takes blocks from, and from whom a place to run (KV_NONE: one is free). */
+static bool choose_victims(struct sched *s, uint32_t x, uint32_t need, uint32_t reserve, bool place,
+                           uint32_t *for_place)
 {
     uint64_t have = kv_prefix_available(s->kv);
-    uint32_t v, for_place = KV_NONE;
+    uint32_t v;
     s->n_victims = 0;
     s->stamp++;
-    if (place && s->n_run == s->o.max_num_seqs && (for_place = sched_pick_runner(s, x)) == KV_NONE)
+    *for_place = KV_NONE;
+    if (place && s->n_run == s->o.max_num_seqs && (*for_place = sched_pick_runner(s, x)) == KV_NONE)
         return false;
     while (have < need) {
         if ((v = sched_pick_any(s, x)) == KV_NONE)
@@ -275,11 +282,25 @@ bool sched_obtain(struct sched *s, uint32_t x, uint32_t need, uint32_t reserve, 
         have += count_freed(s, v);
         others = sched_promised(s, x);
     }
+    return true;
+}
+
+bool sched_obtain(struct sched *s, uint32_t x, uint32_t need, uint32_t reserve, bool place)
+{
+    uint32_t for_place;
+    s->drop_parts = false;
+    if (!choose_victims(s, x, need, reserve, place, &for_place)) {
+        /* Parked blocks come free too late: a few positions are computed again rather than x kept out. */
+        s->drop_parts = s->cap_moves > 0;
+        if (!s->drop_parts || !choose_victims(s, x, need, reserve, place, &for_place))
+            return s->drop_parts = false;
+    }
     for (uint32_t i = 0; i < s->n_victims; i++) {
         if (s->seqs[s->victims[i]].state == SCHED_RUNNING)
             sched_preempt(s, s->victims[i], x, SCHED_BLOCKS);
         sched_release(s, s->victims[i]);
     }
+    s->drop_parts = false;
     if (for_place != KV_NONE && s->n_run == s->o.max_num_seqs)
         sched_preempt(s, for_place, x, SCHED_SLOTS);
     make_free(s, need);

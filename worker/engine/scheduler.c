@@ -162,10 +162,11 @@ static void settle(struct sched *s)
             i++;
         uint32_t x = admitting ? sched_queue_head(s) : KV_NONE;
         if (x != KV_NONE && (i == s->n_run || sched_before(s, x, s->run[i]))) {
-            if (left == 0 || s->wanted >= s->o.max_num_batched_tokens || (s->o.test_seed && rnd(s, 4) == 0) ||
-                sched_admit(s, x) == SCHED_REFUSED)
-                admitting = false;
-            left -= left > 0;
+            enum sched_admission a = SCHED_REFUSED;
+            if (left > 0 && s->wanted < s->o.max_num_batched_tokens && (!s->o.test_seed || rnd(s, 4)))
+                a = sched_admit(s, x);
+            admitting = a != SCHED_REFUSED;
+            left -= a == SCHED_ADMITTED;
             i = 0; /* the order may be another */
             continue;
         }
