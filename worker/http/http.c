@@ -1,7 +1,7 @@
 /* One epoll set carries everything that the io thread waits for: libmicrohttpd's own epoll fd, the engine's events, the
- * lane's results, control, and the half-closes of clients. libmicrohttpd has no thread of its own. A turn of the loop is:
- * what the engine said -> jobs -> resumed connections -> libmicrohttpd -> sleep. Timers exist only while there are
- * connections: an idle server makes no system call. */
+ * lane's results, control, the half-closes of clients, and what is attached. libmicrohttpd has no thread of its own. A turn of
+ * the loop is: what the engine said -> jobs -> resumed connections -> libmicrohttpd -> the side -> sleep. Timers exist only
+ * while there are connections: an idle server makes no system call. */
 #define _GNU_SOURCE
 #include "http.h"
 
@@ -29,10 +29,12 @@ struct http {
     struct http_calls calls;
     struct http_jobs *jobs;
     struct metrics metrics;
+    struct http_side side; /* zero: none */
     struct MHD_Daemon *daemon;
     int listen_fd, epoll_fd, control_fd, mhd_fd;
     uint16_t port;
     _Atomic int wish; /* GO, DRAIN or STOP */
+    int side_ms; /* what its run said last */
     int64_t next_tick_ns;
     int64_t deadline_ns; /* of the current phase of ending; 0 = running */
     bool cancelled;
@@ -180,8 +182,8 @@ void http_stop(struct http *h)
 static void on_fd(struct http *h, void *mark)
 {
     uint64_t n;
-    if (mark == &h->mhd_fd)
-        return; /* MHD_run looks */
+    if (mark == &h->mhd_fd || mark == &h->side)
+        return; /* MHD_run looks, and the side's run */
     if (mark == &h->o.engine)
         engine_event_drain_fd(h->o.engine);
     else if (mark == &h->jobs)
@@ -190,6 +192,24 @@ static void on_fd(struct http *h, void *mark)
         (void)!read(h->control_fd, &n, sizeof n);
     else
         http_call_on_hangup(mark);
+}
+
+int http_attach(struct http *h, const struct http_side *side, struct err *e)
+{
+    h->side = *side;
+    if (watch(h, side->fd, &h->side))
+        return err_set(e, ST_EIO, "http: cannot watch what is attached: %s", strerror(errno));
+    return ST_OK;
+}
+
+struct engine_mux *http_mux(const struct http *h)
+{
+    return http_jobs_mux(h->jobs);
+}
+
+static bool nothing_left(const struct http *h)
+{
+    return http_jobs_count(h->jobs) == 0 && http_jobs_open(h->jobs) == 0 && (!h->side.run || h->side.idle(h->side.ctx));
 }
 
 /* Phases of ending: drain (running calls go on) -> cancel (they end with an error) -> over. True: over. */
@@ -202,13 +222,17 @@ static bool ended(struct http *h, int64_t now)
         h->calls.draining = true;
         h->deadline_ns = now + (int64_t)h->o.drain_timeout_ms * NS_PER_MS;
         log_info("http", "draining calls=%u", http_jobs_count(h->jobs));
+        if (h->side.run)
+            h->side.drain(h->side.ctx, now);
     }
-    if (http_jobs_count(h->jobs) == 0 && http_jobs_open(h->jobs) == 0)
+    if (nothing_left(h))
         return true;
     if (!h->cancelled && (wanted == STOP || now >= h->deadline_ns)) {
         h->cancelled = true;
         h->deadline_ns = now + (int64_t)CANCEL_GRACE_MS * NS_PER_MS;
         http_jobs_fail_all(h->jobs, ST_EDRAIN, "The server is shutting down");
+        if (h->side.run)
+            h->side.stop(h->side.ctx);
     }
     return h->cancelled && now >= h->deadline_ns;
 }
@@ -224,6 +248,8 @@ static int timeout_ms(const struct http *h, int64_t now)
         tick = tick < 0 ? 0 : tick;
         ms = ms < 0 || tick < ms ? tick : ms;
     }
+    if (h->side_ms >= 0 && (ms < 0 || h->side_ms < ms))
+        ms = h->side_ms;
     return (int)ms;
 }
 
@@ -252,10 +278,11 @@ int http_run(struct http *h, struct err *e)
         MHD_run(h->daemon);
         int64_t now = clock_now_ns();
         tick(h, now);
+        h->side_ms = h->side.run ? h->side.run(h->side.ctx, now) : -1;
         h->calls.failed = engine_failed(h);
         if (ended(h, now))
             break;
-        if (h->calls.failed && http_jobs_count(h->jobs) == 0)
+        if (h->calls.failed && http_jobs_count(h->jobs) == 0 && (!h->side.run || h->side.idle(h->side.ctx)))
             return err_set(e, ST_EDEVICE, "http: the engine failed");
         int ms = more ? 0 : timeout_ms(h, now);
         if (ms && !http_jobs_sleep(h->jobs))

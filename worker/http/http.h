@@ -16,6 +16,7 @@
 #include "http_timing.h"
 
 struct http;
+struct engine_mux;
 
 struct http_options {
     const char *host;
@@ -35,7 +36,21 @@ struct http_options {
     uint32_t drain_timeout_ms;  /* running requests may take this long after http_drain */
 };
 
+/* Something else that lives on the io thread, in the same loop. Nothing in it may block. */
+struct http_side {
+    void *ctx;
+    int fd; /* readable when run has something to do */
+    /* Each turn, after the engine's events were handed out; ms until the next one at the latest, -1: when the fd says. */
+    int (*run)(void *ctx, int64_t now_ns);
+    void (*drain)(void *ctx, int64_t now_ns); /* take nothing new, after a grace */
+    void (*stop)(void *ctx);                  /* break off what is left */
+    bool (*idle)(void *ctx);                  /* nothing is open, and no grace runs */
+};
+
 int http_create(struct http **out, const struct http_options *o, struct err *e);
+struct engine_mux *http_mux(const struct http *h); /* shares the engine's events; lives as long as `h` */
+/* Before http_run; the side must outlive it. */
+int http_attach(struct http *h, const struct http_side *side, struct err *e);
 uint16_t http_port(const struct http *h);
 /* ST_OK after a drain or stop; ST_EDEVICE when the engine failed for good. */
 int http_run(struct http *h, struct err *e);

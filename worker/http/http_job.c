@@ -1,6 +1,6 @@
 /* A job is a small state machine that the io thread advances when something is known: the prompt, a token, an end. It never
- * waits. The engine is spoken to in (slot, generation) pairs; `owners` maps them back. A dropped job leaves its slots behind
- * without an owner: their tokens find nobody, their END releases the slot. So a client may vanish at any point without a
+ * waits. The engine is spoken to in (slot, generation) pairs; the mux maps them back. A dropped job leaves its slots behind
+ * without an owner: their tokens find nobody, their END is counted. So a client may vanish at any point without a
  * second clean-up path. */
 #define _GNU_SOURCE
 #include "http_job.h"
@@ -24,8 +24,6 @@ _Static_assert((int)API_STOP_MAX == (int)STOP_MAX && (int)API_STOP_BYTES_MAX == 
                "one limit");
 _Static_assert((int)API_TOP_LOGPROBS_MAX == (int)BE_LOGPROBS_MAX && (int)API_BIAS_MAX == (int)ENGINE_BIAS_MAX,
                "one limit");
-
-enum { EVENTS_PER_POLL = 1024 };
 
 struct http_job {
     struct http_job *prev, *next;
@@ -51,18 +49,11 @@ struct http_job {
     void *wake_ctx;
 };
 
-struct owner {
-    struct http_job *job; /* NULL: dropped */
-    uint32_t seq, gen;
-    uint8_t cls;
-    bool open;
-};
-
 struct http_jobs {
     struct http_jobs_options o;
     struct http_job *first;
-    uint32_t count, n_open, n_slots;
-    struct owner *owners; /* [n_slots] */
+    uint32_t count, n_open;
+    struct engine_mux *mux;
     struct jobs *lane;
     struct ring *done;                          /* uint32_t index into preparing */
     struct http_job *preparing[HTTP_LANE_JOBS]; /* NULL = free */
@@ -76,9 +67,9 @@ int http_jobs_create(struct http_jobs **out, const struct http_jobs_options *o)
     if (!jobs)
         return ST_ENOMEM;
     jobs->o = *o;
-    jobs->n_slots = engine_slots(o->engine);
-    jobs->owners = mem_zalloc(jobs->n_slots ? jobs->n_slots : 1, sizeof *jobs->owners);
-    int st = jobs->owners ? ring_create(&jobs->done, HTTP_LANE_JOBS, sizeof(uint32_t)) : ST_ENOMEM;
+    int st = engine_mux_create(&jobs->mux, o->engine);
+    if (!st)
+        st = ring_create(&jobs->done, HTTP_LANE_JOBS, sizeof(uint32_t));
     if (!st)
         st = jobs_create(&jobs->lane, HTTP_LANE_JOBS, "stator-prompt");
     if (st) {
@@ -117,8 +108,13 @@ void http_jobs_destroy(struct http_jobs *jobs)
         job_free(j);
     }
     ring_destroy(jobs->done);
-    mem_free(jobs->owners);
+    engine_mux_destroy(jobs->mux);
     mem_free(jobs);
+}
+
+struct engine_mux *http_jobs_mux(const struct http_jobs *jobs)
+{
+    return jobs->mux;
 }
 
 uint32_t http_jobs_count(const struct http_jobs *jobs)
@@ -151,6 +147,30 @@ void http_jobs_visit(const struct http_jobs *jobs, void (*visit)(void *ctx, cons
         }
 }
 
+static void count_finished(struct http_jobs *jobs, const struct engine_event *ev, bool stopped)
+{
+    static const uint8_t reason[] = {[ENGINE_FINISH_STOP] = METRICS_STOP,
+                                     [ENGINE_FINISH_LENGTH] = METRICS_LENGTH,
+                                     [ENGINE_FINISH_CANCEL] = METRICS_ABORT,
+                                     [ENGINE_FINISH_ERROR] = METRICS_ERROR};
+    if (ev->finish < sizeof reason)
+        jobs->o.metrics->finished[ev->cls][stopped ? METRICS_STOP : reason[ev->finish]]++;
+    jobs->n_open--;
+}
+
+/* Of a request whose job was dropped: nobody reads the tokens. */
+static void on_orphan(void *ctx, uint32_t tag, const struct engine_event *ev)
+{
+    (void)tag;
+    if (ev->type == ENGINE_END)
+        count_finished(ctx, ev, false);
+}
+
+static void orphan(struct http_jobs *jobs, const struct http_seq *s)
+{
+    engine_mux_own(jobs->mux, s->slot, s->gen, &(struct engine_owner){.event = on_orphan, .ctx = jobs});
+}
+
 static void cancel_open(struct http_job *j)
 {
     for (uint32_t i = 0; i < j->n_seqs; i++)
@@ -164,7 +184,7 @@ void http_job_drop(struct http_job *j)
     cancel_open(j);
     for (uint32_t i = 0; i < j->n_seqs; i++)
         if (j->seqs[i].open)
-            j->jobs->owners[j->seqs[i].slot].job = NULL;
+            orphan(j->jobs, &j->seqs[i]);
     j->dropped = true;
     j->jobs->count--;
     if (!j->on_lane)
@@ -317,6 +337,8 @@ static uint64_t random_u64(void)
     return v;
 }
 
+static void on_event(void *ctx, uint32_t index, const struct engine_event *ev);
+
 static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t index)
 {
     struct http_jobs *jobs = j->jobs;
@@ -326,11 +348,10 @@ static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t i
     r.arrival_ns = j->arrival_ns;
     r.bias = bias;
     r.n_bias = j->prompt.request.n_bias;
-    int st = engine_submit(jobs->o.engine, &r, &slot, &gen, &j->err);
+    const struct engine_owner owner = {.event = on_event, .ctx = j, .tag = index};
+    int st = engine_mux_submit(jobs->mux, &r, &owner, &slot, &gen, &j->err);
     if (st)
         return st;
-    assert(slot < jobs->n_slots && !jobs->owners[slot].open);
-    jobs->owners[slot] = (struct owner){.job = j, .seq = index, .gen = gen, .cls = (uint8_t)j->cls, .open = true};
     http_seq_init(&j->seqs[index], slot, gen);
     http_timing_init(&j->seqs[index].timing, j->cls, j->arrival_ns);
     j->n_seqs = index + 1;
@@ -361,7 +382,7 @@ static void refuse(struct http_job *j, int status)
 {
     cancel_open(j);
     for (uint32_t i = 0; i < j->n_seqs; i++) {
-        j->jobs->owners[j->seqs[i].slot].job = NULL;
+        orphan(j->jobs, &j->seqs[i]);
         http_seq_fini(&j->seqs[i]);
     }
     j->n_seqs = j->n_open = 0;
@@ -506,30 +527,15 @@ static void on_end(struct http_job *j, uint32_t index, const struct engine_event
     changed(j);
 }
 
-static void handle_event(struct http_jobs *jobs, const struct engine_event *ev)
+static void on_event(void *ctx, uint32_t index, const struct engine_event *ev)
 {
-    struct owner *o = ev->slot < jobs->n_slots ? &jobs->owners[ev->slot] : NULL;
-    if (!o || !o->open || o->gen != ev->gen)
-        return; /* of an earlier request in this slot */
-    struct http_job *j = o->job;
-    uint32_t index = o->seq;
+    struct http_job *j = ctx;
     if (ev->type == ENGINE_TOKEN) {
-        if (j)
-            on_token(j, index, ev);
+        on_token(j, index, ev);
         return;
     }
-    static const uint8_t reason[] = {[ENGINE_FINISH_STOP] = METRICS_STOP,
-                                     [ENGINE_FINISH_LENGTH] = METRICS_LENGTH,
-                                     [ENGINE_FINISH_CANCEL] = METRICS_ABORT,
-                                     [ENGINE_FINISH_ERROR] = METRICS_ERROR};
-    bool stopped = j && j->seqs[index].scan.hit;
-    if (ev->finish < sizeof reason)
-        jobs->o.metrics->finished[o->cls][stopped ? METRICS_STOP : reason[ev->finish]]++;
-    engine_release(jobs->o.engine, ev->slot, ev->gen);
-    *o = (struct owner){0};
-    jobs->n_open--;
-    if (j)
-        on_end(j, index, ev);
+    count_finished(j->jobs, ev, j->seqs[index].scan.hit);
+    on_end(j, index, ev);
 }
 
 static void handle_prepared(struct http_jobs *jobs, uint32_t index)
@@ -550,13 +556,7 @@ bool http_jobs_poll(struct http_jobs *jobs)
     uint32_t index;
     while (ring_pop(jobs->done, &index))
         handle_prepared(jobs, index);
-    struct engine_event ev;
-    for (int i = 0; i < EVENTS_PER_POLL; i++) {
-        if (!engine_pop_event(jobs->o.engine, &ev))
-            return false;
-        handle_event(jobs, &ev);
-    }
-    return true;
+    return engine_mux_poll(jobs->mux);
 }
 
 bool http_jobs_sleep(struct http_jobs *jobs)

@@ -16,6 +16,7 @@
 #include "api_parse.h"
 #include "buf.h"
 #include "engine.h"
+#include "engine_mux.h"
 #include "http_prompt.h"
 #include "http_timing.h"
 #include "metrics.h"
@@ -40,6 +41,7 @@ struct http_jobs_options {
 
 int http_jobs_create(struct http_jobs **out, const struct http_jobs_options *o);
 void http_jobs_destroy(struct http_jobs *jobs); /* NULL ok; jobs must have been dropped; waits for the lane */
+struct engine_mux *http_jobs_mux(const struct http_jobs *jobs); /* for others who use the same engine */
 int http_jobs_fd(const struct http_jobs *jobs); /* readable when the lane finished something */
 /* Handles what the engine and the lane reported; true when more may be waiting. */
 bool http_jobs_poll(struct http_jobs *jobs);
