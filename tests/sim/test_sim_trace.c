@@ -168,6 +168,8 @@ static void refusals_name_line_and_field(void **state)
         sim_trace_fini(&t);
     }
     struct sim_trace t = {.seed = 1};
+    assert_int_equal(sim_trace_parse(&t, str_from("\n\n"), UINT32_MAX, NULL), ST_OK);
+    assert_int_equal(t.n, 0);
     assert_int_equal(sim_trace_load(&t, "/nonexistent/trace", 1, NULL), ST_ENOENT);
 }
 

@@ -276,7 +276,7 @@ int sim_trace_parse(struct sim_trace *t, struct str text, uint32_t max, struct e
     }
     if (rc == ST_OK && d.n_mooncake > 0 && d.n_mooncake < t->n)
         rc = err_set(e, ST_EINVAL, "trace: lines of both forms");
-    if (rc == ST_OK)
+    if (rc == ST_OK && d.n_mooncake > 0)
         spread(&d);
     mem_free(d.texts);
     mem_free(d.convs.table);
