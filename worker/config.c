@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum type { STRING, SECRET, NUMBER, SIZE, FRACTION, FLAG, CHOICE, STEPS };
+enum type { STRING, SECRET, NUMBER, SIZE, FRACTION, FLAG, CHOICE, STEPS, PORT }; /* PORT: -1 is none */
 
 struct setting {
     const char *name; /* without dashes */
@@ -47,11 +47,13 @@ static const struct setting table[] = {
      "let requests' hints order the queue, and higher ones take the place of lower ones"},
     {"priority-classes", STEPS, AT(priority_classes), "0,5,10", 0, 1000, "N,N,N",
      "lowest priority of the classes normal, elevated and high; what is below is background"},
-    {"priority-clamp", NUMBER, AT(priority_clamp), "100", 1, 1000, "", "priorities count up to this, and down to its negative"},
+    {"priority-clamp", NUMBER, AT(priority_clamp), "100", 1, 1000, "",
+     "priorities count up to this, and down to its negative"},
     {"aging-ms-per-point", NUMBER, AT(aging_ms_per_point), "30000", 1, 86400000, "ms",
      "waiting that weighs as much as one point of priority"},
     {"max-step-ms", NUMBER, AT(max_step_ms), "0", 0, 60000, "ms",
-     "a step with prompts aims to end within this; 0: with priorities 250 on a CPU and 15 on a GPU, without none and 50"},
+     "a step with prompts aims to end within this; 0: with priorities 250 on a CPU and 15 on a GPU, without "
+     "none and 50"},
     {"batch-wait-ms", NUMBER, AT(batch_wait_ms), "50", 0, 10000, "ms",
      "a request of latency_sensitivity 0 may wait this long for company; 0: it does not"},
     {"slo-ttft-ms", NUMBER, AT(slo_ttft_ms), "0", 0, 86400000, "ms",
@@ -79,14 +81,17 @@ static const struct setting table[] = {
      "share of the GPU's memory that weights, KV cache and workspace may take"},
     {"deterministic", FLAG, AT(deterministic), NULL, 0, 0, "",
      "GPU: tokens that do not depend on the batch in prompts either (a CPU always does); slower prompts"},
-    {"no-cuda-graphs", FLAG, AT(no_cuda_graphs), NULL, 0, 0, "", "GPU: launch each kernel by itself, to find a fault"},
+    {"no-cuda-graphs", FLAG, AT(no_cuda_graphs), NULL, 0, 0, "",
+     "GPU: launch each kernel by itself, to find a fault"},
     {"threads", NUMBER, AT(threads), "0", 0, 1024, "",
      "CPU compute threads; 0: one per physical core allowed"},
     {"cpu-isa", CHOICE, AT(cpu_isa), "auto", 0, 0, "auto|c|avx2|avxvnni|avx512|amx",
      "highest instruction set to use"},
     {"cpu-math", CHOICE, AT(cpu_math), "fast", 0, 0, "fast|exact",
      "exact: f32 activations and dequantised weights"},
-    {"cache-dir", STRING, AT(cache_dir), NULL, 0, 0, "PATH", "GPU: folder that keeps the measured choices of kernels"},
+    {"cache-dir", STRING, AT(cache_dir), NULL, 0, 0, "PATH",
+     "folder that keeps the measured choices of kernels (GPU) and files made of a GGUF (--dynamo: "
+     "$XDG_CACHE_HOME/stator by default)"},
     {"max-body-bytes", SIZE, AT(max_body_bytes), "16M", 1024, UINT64_C(1) << 30, "bytes",
      "largest request body"},
     {"max-connections", NUMBER, AT(max_connections), "1024", 1, 65536, "", "client connections"},
@@ -96,6 +101,38 @@ static const struct setting table[] = {
      "silence after which a stream gets a comment frame"},
     {"drain-timeout", NUMBER, AT(drain_timeout_s), "30", 0, 86400, "s",
      "after SIGTERM running requests have this long"},
+    {"dynamo", FLAG, AT(dynamo), NULL, 0, 0, "", "join an NVIDIA Dynamo deployment as a backend worker"},
+    {"dynamo-serve-files", FLAG, AT(dynamo_serve_files), NULL, 0, 0, "",
+     "Dynamo: frontends share no disk with this worker and fetch tokenizer and configuration from --host and "
+     "--port"},
+    {"dyn-namespace", STRING, AT(dyn_namespace), "dynamo", 0, 0, "NAME", "Dynamo: namespace to join"},
+    {"dyn-component", STRING, AT(dyn_component), "backend", 0, 0, "NAME", "Dynamo: component to be"},
+    {"dyn-endpoint", STRING, AT(dyn_endpoint), "generate", 0, 0, "NAME", "Dynamo: name of the endpoint"},
+    {"dyn-discovery-backend", CHOICE, AT(dyn_discovery_backend), "file", 0, 0, "file|etcd",
+     "Dynamo: the store through which frontends find workers"},
+    {"dyn-file-kv", STRING, AT(dyn_file_kv), NULL, 0, 0, "PATH",
+     "Dynamo: folder of the file store; default: dynamo_store_kv in $TMPDIR"},
+    {"etcd-endpoints", STRING, AT(etcd_endpoints), "http://localhost:2379", 0, 0, "URL,URL",
+     "Dynamo: etcd's servers"},
+    {"etcd-auth-username", STRING, AT(etcd_auth_username), NULL, 0, 0, "NAME", "Dynamo: user of etcd"},
+    {"etcd-auth-password", SECRET, AT(etcd_auth_password), NULL, 0, 0, "WORD",
+     "Dynamo: password of etcd's user"},
+    {"dyn-request-plane", CHOICE, AT(dyn_request_plane), "tcp", 0, 0, "tcp", "Dynamo: how requests come"},
+    {"dyn-tcp-rpc-host", STRING, AT(dyn_tcp_rpc_host), "127.0.0.1", 0, 0, "ADDRESS",
+     "Dynamo: address to take requests on, as frontends reach it; whoever reaches it can use the model"},
+    {"dyn-tcp-rpc-port", NUMBER, AT(dyn_tcp_rpc_port), "0", 0, 65535, "",
+     "Dynamo: port for requests; 0 takes a free one"},
+    {"dyn-event-plane", CHOICE, AT(dyn_event_plane), "zmq", 0, 0, "zmq",
+     "Dynamo: how KV events and load go out"},
+    {"dyn-event-plane-host", STRING, AT(dyn_event_plane_host), NULL, 0, 0, "ADDRESS",
+     "Dynamo: address to publish events on; default: that of requests"},
+    {"dyn-system-host", STRING, AT(dyn_system_host), "127.0.0.1", 0, 0, "ADDRESS",
+     "Dynamo: address of the status server"},
+    {"dyn-system-port", PORT, AT(dyn_system_port), "-1", 0, 65535, "",
+     "Dynamo: port of the status server (health, metrics); 0 takes a free one, -1: none"},
+    {"migration-limit", NUMBER, AT(migration_limit), "0", 0, 1000, "",
+     "Dynamo: how often a request may move to another worker when one dies, as the model card tells "
+     "frontends"},
     {"log-level", CHOICE, AT(log_level), "info", 0, 0, "error|warn|info|debug", "how much to log"},
     {"help", FLAG, AT(help), NULL, 0, 0, "", "print this and exit"},
     {"version", FLAG, AT(version), NULL, 0, 0, "", "print the version and exit"},
@@ -108,9 +145,15 @@ static void *field(struct config *c, const struct setting *s)
     return (char *)c + s->offset;
 }
 
+/* Settings that Dynamo's own workers have too keep their variables: --dyn-namespace is DYN_NAMESPACE. */
+static bool is_dynamos(const struct setting *s)
+{
+    return strncmp(s->name, "dyn-", 4) == 0 || strncmp(s->name, "etcd-", 5) == 0;
+}
+
 static void env_name(const struct setting *s, char out[64])
 {
-    int n = snprintf(out, 64, "STATOR_%s", s->name);
+    int n = snprintf(out, 64, "%s%s", is_dynamos(s) ? "" : "STATOR_", s->name);
     for (int i = 0; i < n; i++)
         out[i] = out[i] == '-' ? '_' : (char)toupper((unsigned char)out[i]);
 }
@@ -203,6 +246,14 @@ static int set(struct config *c, const struct setting *s, const char *from, cons
             return err_set(e, ST_EINVAL, "%s: '%s' is none of %s", from, value, s->unit);
         *(const char **)field(c, s) = value;
         return ST_OK;
+    case PORT: {
+        uint64_t v;
+        bool none = strcmp(value, "-1") == 0;
+        if (!none && (!parse_number(value, false, &v) || v > s->max))
+            return err_set(e, ST_EINVAL, "%s: '%s' is neither a port nor -1", from, value);
+        *(int64_t *)field(c, s) = none ? -1 : (int64_t)v;
+        return ST_OK;
+    }
     case FRACTION: {
         char *end;
         double v = strtod(value, &end);
@@ -240,9 +291,11 @@ static const struct setting *find(const char *name, size_t n)
     return NULL;
 }
 
-static int load_environment(struct config *c, char **env, struct err *e)
+static int load_environment(struct config *c, bool dynamos, char **env, struct err *e)
 {
     for (int i = 0; i < N_SETTINGS; i++) {
+        if (dynamos != is_dynamos(&table[i]))
+            continue;
         char name[64];
         env_name(&table[i], name);
         size_t n = strlen(name);
@@ -287,6 +340,60 @@ static int load_flags(struct config *c, int argc, char **argv, struct err *e)
     return ST_OK;
 }
 
+static const char *variable(char **env, const char *name)
+{
+    size_t n = strlen(name);
+    for (char **v = env; v && *v; v++)
+        if (strncmp(*v, name, n) == 0 && (*v)[n] == '=' && (*v)[n + 1])
+            return *v + n + 1;
+    return NULL;
+}
+
+/* What depends on where this user's files are, and on other settings. */
+static void dynamo_defaults(struct config *c, char **env)
+{
+    static char store[4096], cache[4096];
+    const char *tmp = variable(env, "TMPDIR"), *xdg = variable(env, "XDG_CACHE_HOME"),
+               *home = variable(env, "HOME");
+    if (!c->dyn_file_kv) {
+        snprintf(store, sizeof store, "%s/dynamo_store_kv", tmp ? tmp : "/tmp");
+        c->dyn_file_kv = store;
+    }
+    if (!c->cache_dir && (xdg || home)) {
+        snprintf(cache, sizeof cache, "%s%s", xdg ? xdg : home, xdg ? "/stator" : "/.cache/stator");
+        c->cache_dir = cache;
+    }
+    if (!c->dyn_event_plane_host)
+        c->dyn_event_plane_host = c->dyn_tcp_rpc_host;
+}
+
+/* Names become parts of paths, keys and topics; addresses are told to others. */
+static int check_dynamo(const struct config *c, struct err *e)
+{
+    const char *const names[][2] = {{"dyn-namespace", c->dyn_namespace},
+                                    {"dyn-component", c->dyn_component},
+                                    {"dyn-endpoint", c->dyn_endpoint}};
+    const char *const hosts[][2] = {{"dyn-tcp-rpc-host", c->dyn_tcp_rpc_host},
+                                    {"dyn-event-plane-host", c->dyn_event_plane_host}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t n = strlen(names[i][1]);
+        if (n > CONFIG_NAME_MAX ||
+            strspn(names[i][1], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != n)
+            return err_set(e, ST_EINVAL,
+                           "--%s: '%.80s' may hold letters, digits, '-', '_' and '.', %d of them at most",
+                           names[i][0], names[i][1], CONFIG_NAME_MAX);
+    }
+    for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++)
+        if (strcmp(hosts[i][1], "0.0.0.0") == 0 || strcmp(hosts[i][1], "::") == 0)
+            return err_set(e, ST_EINVAL,
+                           "--%s: frontends are told this address: '%s' is none that they could reach",
+                           hosts[i][0], hosts[i][1]);
+    if (!c->cache_dir)
+        return err_set(e, ST_EINVAL,
+                       "--dynamo: needs --cache-dir where neither XDG_CACHE_HOME nor HOME is set");
+    return ST_OK;
+}
+
 int config_load(struct config *c, int argc, char **argv, char **environ_, struct err *e)
 {
     memset(c, 0, sizeof *c);
@@ -296,9 +403,15 @@ int config_load(struct config *c, int argc, char **argv, char **environ_, struct
             if (st)
                 return st;
         }
-    int st = load_environment(c, environ_, e);
+    int st = load_environment(c, false, environ_, e);
     if (!st)
         st = load_flags(c, argc, argv, e);
+    if (!st && c->dynamo) { /* known only now; flags win over these variables too */
+        st = load_environment(c, true, environ_, e);
+        st = st ? st : load_flags(c, argc, argv, e);
+        dynamo_defaults(c, environ_);
+        st = st ? st : check_dynamo(c, e);
+    }
     if (!st && c->max_num_batched_tokens > 0 && c->max_num_batched_tokens < 16)
         st = err_set(e, ST_EINVAL, "--max-num-batched-tokens: %llu is less than 16",
                      (unsigned long long)c->max_num_batched_tokens);
@@ -316,16 +429,17 @@ void config_print_help(FILE *out)
                  "usage: stator --model PATH [flags]\n\n");
     for (int i = 0; i < N_SETTINGS; i++) {
         const struct setting *s = &table[i];
-        char left[96], env[64];
-        env_name(s, env);
+        char left[96];
         snprintf(left, sizeof left, "--%s %s", s->name, s->unit);
         if (s->initial)
             fprintf(out, "  %-44s %s [%s]\n", left, s->help, s->initial);
         else
             fprintf(out, "  %-44s %s\n", left, s->help);
     }
-    fprintf(out,
-            "\nEach flag is also an environment variable: --max-queue 8 is STATOR_MAX_QUEUE=8. Flags win.\n");
+    fprintf(
+        out,
+        "\nEach flag is also an environment variable: --max-queue 8 is STATOR_MAX_QUEUE=8. Flags win.\n"
+        "Those of --dyn-* and --etcd-* are Dynamo's own, DYN_* and ETCD_*, and count with --dynamo only.\n");
 }
 
 void config_print_markdown(FILE *out)
@@ -352,7 +466,7 @@ static bool is_default(struct config *c, const struct setting *s)
         return *(bool *)field(c, s) == *(bool *)field(&d, s);
     if (s->type == FRACTION)
         return *(double *)field(c, s) == *(double *)field(&d, s);
-    if (s->type == NUMBER || s->type == SIZE)
+    if (s->type == NUMBER || s->type == SIZE || s->type == PORT)
         return *(uint64_t *)field(c, s) == *(uint64_t *)field(&d, s);
     if (s->type == STEPS)
         return memcmp(field(c, s), field(&d, s), sizeof c->priority_classes) == 0;
@@ -380,6 +494,8 @@ void config_log(const struct config *given)
             log_info("config", "%s=%g", s->name, *(double *)field(&c, s));
         else if (s->type == NUMBER || s->type == SIZE)
             log_info("config", "%s=%llu", s->name, (unsigned long long)*(uint64_t *)field(&c, s));
+        else if (s->type == PORT)
+            log_info("config", "%s=%lld", s->name, (long long)*(int64_t *)field(&c, s));
         else if (s->type == STEPS)
             log_steps(s->name, field(&c, s));
         else

@@ -60,6 +60,49 @@ static void flags_win_over_variables_and_variables_over_defaults(void **state)
     assert_int_equal(c.kv_bytes, UINT64_C(3) << 30);
 }
 
+static void dynamo_variables_count_with_dynamo_only(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err e = {0};
+    const char *env[] = {"DYN_NAMESPACE=prod", "DYN_REQUEST_PLANE=nats", "DYN_SYSTEM_PORT=9090", "STATOR_DYN_NAMESPACE=no", NULL};
+    const char *plain[] = {"--port=1", NULL}, *joined[] = {"--dynamo", NULL},
+               *flags[] = {"--dynamo", "--dyn-request-plane=tcp", "--dyn-system-port=-1", NULL};
+    assert_int_equal(load(&c, &e, plain, env), ST_OK);
+    assert_string_equal(c.dyn_namespace, "dynamo");
+    assert_int_equal(c.dyn_system_port, -1);
+    assert_int_equal(load(&c, &e, joined, env), ST_EINVAL);
+    assert_string_equal(e.text, "DYN_REQUEST_PLANE: 'nats' is none of tcp");
+    env[0] = "DYN_NAMESPACE=prod";
+    const char *good[] = {"DYN_NAMESPACE=prod", "DYN_SYSTEM_PORT=9090", "HOME=/h", "TMPDIR=/t", "DYN_TCP_RPC_HOST=::1", NULL};
+    assert_int_equal(load(&c, &e, joined, good), ST_OK);
+    assert_string_equal(c.dyn_namespace, "prod");
+    assert_int_equal(c.dyn_system_port, 9090);
+    assert_string_equal(c.dyn_file_kv, "/t/dynamo_store_kv");
+    assert_string_equal(c.cache_dir, "/h/.cache/stator");
+    assert_string_equal(c.dyn_event_plane_host, "::1");
+    assert_int_equal(load(&c, &e, flags, good), ST_OK);
+    assert_int_equal(c.dyn_system_port, -1);
+}
+
+static void dynamo_names_and_addresses_must_be_usable(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"--dyn-namespace=a/b", "--dyn-endpoint=a b", "--dyn-tcp-rpc-host=0.0.0.0",
+                                      "--dyn-event-plane-host=::", "--dyn-system-port=-2", "--dyn-discovery-backend=mem"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct config c;
+        struct err e = {0};
+        const char *args[] = {"--dynamo", "--cache-dir=/c", bad[i], NULL};
+        assert_int_equal(load(&c, &e, args, NULL), ST_EINVAL);
+        assert_memory_equal(e.text, bad[i], strcspn(bad[i], "="));
+    }
+    struct config c;
+    struct err e = {0};
+    const char *homeless[] = {"--dynamo", NULL};
+    assert_int_equal(load(&c, &e, homeless, NULL), ST_EINVAL);
+}
+
 static void bad_values_are_refused_by_name(void **state)
 {
     (void)state;
@@ -144,6 +187,8 @@ int main(void)
         cmocka_unit_test(defaults_hold_without_arguments),
         cmocka_unit_test(flags_win_over_variables_and_variables_over_defaults),
         cmocka_unit_test(classes_are_three_ascending_thresholds),
+        cmocka_unit_test(dynamo_variables_count_with_dynamo_only),
+        cmocka_unit_test(dynamo_names_and_addresses_must_be_usable),
         cmocka_unit_test(bad_values_are_refused_by_name),
         cmocka_unit_test(the_readme_carries_the_table),
     };
