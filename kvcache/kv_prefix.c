@@ -89,6 +89,17 @@ struct kv_pool *kv_prefix_pool(struct kv_prefix *x)
     return x->pool;
 }
 
+void kv_prefix_tell(struct kv_prefix *x, struct kv_events *v)
+{
+    assert(x->n_used == 0 && (!v || kv_events_nodes(v) == x->n_nodes));
+    x->events = v;
+}
+
+uint32_t kv_prefix_nodes(const struct kv_prefix *x)
+{
+    return x->n_nodes;
+}
+
 void kv_prefix_set_time(struct kv_prefix *x, int64_t now_ns)
 {
     x->now_ns = now_ns;
@@ -184,6 +195,14 @@ void kv_prefix_insert(struct kv_prefix *x, const struct kv_id *id, uint32_t pare
     }
 }
 
+void kv_prefix_announce(struct kv_prefix *x, uint32_t block, const int32_t *tokens, uint32_t n, uint64_t salt_tag)
+{
+    if (!x->events)
+        return;
+    uint32_t node = x->block_node[block];
+    kv_events_indexed(x->events, node, x->nodes[node].parent, tokens, n, salt_tag);
+}
+
 void kv_prefix_pin(struct kv_prefix *x, uint32_t block)
 {
     if (kv_pool_state(x->pool, block) == KV_CACHED) {
@@ -257,6 +276,8 @@ uint32_t kv_prefix_evict(struct kv_prefix *x, uint32_t n)
             heap_remove(x->unsaved, block);
         count_eviction(x, leaf->used_ns);
         kv_pool_drop_cached(x->pool, block);
+        if (x->events)
+            kv_events_lost(x->events, node, KV_TIER_DEVICE);
         x->block_node[block] = leaf->block = leaf->parent = KV_NONE;
         leaf->claimed = false;
         kv_prefix_settle(x, node);

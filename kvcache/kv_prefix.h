@@ -18,11 +18,16 @@
 #include "kv_pool.h"
 
 struct kv_prefix;
+struct kv_events;
 
 int kv_prefix_create(struct kv_prefix **out, uint32_t n_blocks, uint32_t n_host,
                      struct err *e);         /* n_host may be 0 */
 void kv_prefix_destroy(struct kv_prefix *x); /* NULL ok; asserts that no block and no slot is in use */
 struct kv_pool *kv_prefix_pool(struct kv_prefix *x);
+
+/* For an empty index: changes become events from now on. `v` is borrowed, with kv_prefix_nodes nodes. NULL: none do. */
+void kv_prefix_tell(struct kv_prefix *x, struct kv_events *v);
+uint32_t kv_prefix_nodes(const struct kv_prefix *x); /* identities at most */
 
 /* The time that evictions are counted at: once per plan. */
 void kv_prefix_set_time(struct kv_prefix *x, int64_t now_ns);
@@ -32,6 +37,8 @@ uint32_t kv_prefix_find(const struct kv_prefix *x, const struct kv_id *id);
 /* `block` is pinned, full and complete; `parent` is the pinned indexed block before it, KV_NONE for a first block; no block has
  * `id`. A host copy may: the block is then saved. */
 void kv_prefix_insert(struct kv_prefix *x, const struct kv_id *id, uint32_t parent, uint32_t block);
+/* After an insert: what the block holds, for who listens to kv_prefix_tell's events; salt_tag as in kv_event.h. */
+void kv_prefix_announce(struct kv_prefix *x, uint32_t block, const int32_t *tokens, uint32_t n, uint64_t salt_tag);
 /* Pins of any block that is not FREE. Who pins an indexed block pins the indexed path to it. */
 void kv_prefix_pin(struct kv_prefix *x, uint32_t block);
 void kv_prefix_unpin(struct kv_prefix *x, uint32_t block);

@@ -70,6 +70,8 @@ static void free_slot(struct kv_prefix *x, uint32_t slot)
 static void free_copy(struct kv_prefix *x, uint32_t slot)
 {
     uint32_t node = x->host.slots[slot].node;
+    if (x->events)
+        kv_events_lost(x->events, node, KV_TIER_HOST);
     x->nodes[node].slot = KV_NONE;
     free_slot(x, slot);
     kv_prefix_settle(x, node);
@@ -129,6 +131,8 @@ void kv_prefix_save_end(struct kv_prefix *x, uint32_t block, uint32_t slot, bool
         s->state = KV_SLOT_COPY;
         x->host.n_copies++;
         rest(x, slot);
+        if (x->events)
+            kv_events_copied(x->events, node);
     } else {
         free_copy(x, slot);
     }

@@ -6,6 +6,7 @@
 #define STATOR_KV_PREFIX_STATE_H
 
 #include "heap.h"
+#include "kv_event.h"
 #include "kv_prefix.h"
 
 /* One identity, as long as either tier has a copy. (expiry, order) is its rank wherever somebody has to go. */
@@ -45,6 +46,7 @@ struct kv_prefix {
     struct heap *leaves;  /* of blocks: CACHED, no children */
     struct heap *unsaved; /* of blocks: CACHED, no host copy; stays empty where there is no host tier */
     struct kv_host host;
+    struct kv_events *events; /* NULL: nobody listens */
     uint64_t order; /* the last number given */
     int64_t now_ns, residence_ns;
     uint64_t n_evicted;

@@ -29,6 +29,12 @@ void kv_seq_hash(struct kv_seq *s, uint32_t n_tokens)
     }
 }
 
+static void insert(struct kv_seq *s, struct kv_prefix *x, uint32_t i)
+{
+    kv_prefix_insert(x, &s->ids[i], i ? s->table[i - 1] : KV_NONE, s->table[i]);
+    kv_prefix_announce(x, s->table[i], s->tokens + (size_t)i * s->block_tokens, s->block_tokens, s->salt_tag);
+}
+
 uint32_t kv_seq_match(struct kv_seq *s, struct kv_prefix *x, uint32_t max_tokens)
 {
     assert(s->n_blocks == 0);
@@ -78,7 +84,7 @@ void kv_seq_commit(struct kv_seq *s, struct kv_prefix *x, uint32_t n_tokens)
             s->apart = true;
             break;
         }
-        kv_prefix_insert(x, &s->ids[i], i ? s->table[i - 1] : KV_NONE, s->table[i]);
+        insert(s, x, i);
         s->n_indexed = i + 1;
     }
 }
@@ -89,7 +95,7 @@ void kv_seq_release(struct kv_seq *s, struct kv_prefix *x, int64_t now_ns, int64
         for (; s->n_indexed < s->n_full; s->n_indexed++) {
             uint32_t i = s->n_indexed, b = kv_prefix_find(x, &s->ids[i]);
             if (b == KV_NONE) {
-                kv_prefix_insert(x, &s->ids[i], i ? s->table[i - 1] : KV_NONE, s->table[i]);
+                insert(s, x, i);
             } else {
                 kv_prefix_pin(x, b);
                 kv_prefix_unpin(x, s->table[i]);

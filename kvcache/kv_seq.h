@@ -19,6 +19,7 @@ struct kv_seq {
     struct kv_id *ids;     /* [cap_blocks] identities, n_ids of them known; NULL: never index, never match */
     const int32_t *tokens; /* the sequence's tokens, at least as many as were hashed or committed */
     struct kv_id root;     /* parent of block 0 */
+    uint64_t salt_tag;     /* what the salt of `root` is in the names that events use */
     uint32_t block_tokens, cap_blocks;
     uint32_t n_blocks;  /* held */
     uint32_t n_full;    /* leading blocks that are full and complete */
