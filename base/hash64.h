@@ -15,5 +15,7 @@
 #include <stdint.h>
 
 uint64_t hash64(const void *p, size_t n, uint64_t seed);
+/* What a cache salt adds to the names of its blocks (kvcache/kv_event.h): 0 without one. The seed is NVIDIA Dynamo's. */
+uint64_t hash64_salt(const void *salt, size_t n);
 
 #endif

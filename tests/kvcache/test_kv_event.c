@@ -143,7 +143,7 @@ static void names_are_those_of_the_router(void **state)
     kv_events_indexed(v, 1, 0, chain + 16, 16, 0);
     kv_events_indexed(v, 2, KV_NONE, ones, 16, 0);
     kv_events_indexed(v, 3, KV_NONE, counting, 16, 0);
-    kv_events_indexed(v, 4, KV_NONE, counting, 16, hash64("tenantA", 7, 1));
+    kv_events_indexed(v, 4, KV_NONE, counting, 16, hash64_salt("tenantA", 7));
     kv_events_indexed(v, 5, KV_NONE, counting, 16, hash64("ad", 2, 0));
     kv_events_indexed(v, 6, KV_NONE, counting, 16, hash64("ad", 2, 0) + hash64("tenantA", 7, 1));
     static const uint64_t content[] = {0x58b8f272da5a04ed, 0x2691a3382679b4c8, 0xbb9afac0e6fd46ef,

@@ -29,6 +29,7 @@
 #include "engine_state.h"
 
 #include "clock.h"
+#include "kv_event.h"
 #include "log.h"
 
 #include <assert.h>
@@ -117,6 +118,8 @@ static void publish(struct engine *g, bool all)
     if (g->announced != g->pushed)
         ring_wake(g->events);
     g->announced = g->pushed;
+    if (g->kv_events)
+        kv_events_flush(g->kv_events);
     engine_publish(g, all);
 }
 

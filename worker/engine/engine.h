@@ -56,6 +56,8 @@ struct engine_options {
     enum be_type kv_type;
     bool prefix_caching;
     uint32_t n_host_blocks; /* blocks of the host tier; 0: none */
+    uint32_t kv_event_capacity; /* engine_kv.h: events that may wait; 0: nobody listens */
+    uint64_t kv_event_seed;
     struct engine_policy policy;
     uint64_t
         test_seed; /* not 0: random chunk sizes, admissions, preemptions, evictions, waits (tests of invariance) */
@@ -66,6 +68,7 @@ struct engine_request {
     const int32_t *prompt; /* [n_prompt] token ids */
     uint32_t n_prompt;
     uint32_t max_tokens; /* >= 1; prompt + max_tokens <= context_length */
+    uint32_t min_tokens; /* no stop token is drawn before so many */
     float temperature, top_p, min_p, repetition, frequency, presence;
     uint32_t top_k;
     uint64_t seed;
@@ -76,6 +79,7 @@ struct engine_request {
     uint32_t n_bias;
     int32_t n_logprobs;                    /* -1 = none */
     uint8_t cache_salt[ENGINE_SALT_BYTES]; /* equal salts may share blocks */
+    uint64_t salt_tag; /* of the same salt: hash64_salt. Only events know it */
     /* Hints: they decide when, never what. docs/HINTS.md */
     int32_t priority, strict_priority;
     int32_t expected_output_tokens; /* 0 = unknown */

@@ -4,6 +4,7 @@
 #include "engine_state.h"
 
 #include "clock.h"
+#include "kv_event.h"
 #include "mem.h"
 
 #include <assert.h>
@@ -33,6 +34,15 @@ static int64_t ns_of(uint32_t ms)
     return (int64_t)ms * NS_PER_MS; /* 30 s do not fit 32 bits */
 }
 
+static int create_kv_events(struct engine *g, struct err *e)
+{
+    const struct kv_event_options o = {.capacity = g->o.kv_event_capacity, .seed = g->o.kv_event_seed};
+    int rc = kv_events_create(&g->kv_events, kv_prefix_nodes(g->kv), &o, e);
+    if (rc == ST_OK)
+        kv_prefix_tell(g->kv, g->kv_events);
+    return rc;
+}
+
 static int create_parts(struct engine *g, struct err *e)
 {
     const struct engine_options *o = &g->o;
@@ -40,6 +50,8 @@ static int create_parts(struct engine *g, struct err *e)
     int rc = req_table_create(&g->reqs, &g->limits, e);
     if (rc == ST_OK)
         rc = kv_prefix_create(&g->kv, o->n_blocks, o->n_host_blocks, e);
+    if (rc == ST_OK && o->kv_event_capacity > 0)
+        rc = create_kv_events(g, e);
     struct sched_options so = {.n_slots = n_slots,
                                .max_num_seqs = o->max_num_seqs,
                                .max_num_batched_tokens = o->max_num_batched_tokens,
@@ -186,6 +198,7 @@ void engine_destroy(struct engine *g)
     }
     sched_destroy(g->sched);
     kv_prefix_destroy(g->kv);
+    kv_events_destroy(g->kv_events);
     req_table_destroy(g->reqs);
     ring_destroy(g->inbox);
     ring_destroy(g->events);
@@ -269,6 +282,7 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
     s->kv = (struct kv_seq){.table = q->table,
                             .ids = g->o.prefix_caching ? q->ids : NULL,
                             .tokens = q->tokens,
+                            .salt_tag = r->salt_tag,
                             .block_tokens = g->o.block_tokens,
                             .cap_blocks = kv_seq_blocks_for(g->limits.context_length, g->o.block_tokens)};
     if (g->o.prefix_caching) {

@@ -81,6 +81,7 @@ struct engine {
 
     /* engine thread */
     struct kv_prefix *kv;
+    struct kv_events *kv_events;         /* NULL: nobody listens */
     struct sched *sched;
     struct offload *offload;             /* NULL: no host tier */
     struct step steps[ENGINE_DEPTH_MAX]; /* step i stands at i % depth */

@@ -170,6 +170,7 @@ void http_prompt_fill(const struct http_prompt *p, const struct http_model *m, u
         .expected_output_tokens = a->hints.osl,
         .latency_sensitivity = (float)a->hints.latency_sensitivity,
         .iat_ms = a->hints.iat_ms,
+        .salt_tag = a->salt_tag,
     };
     memcpy(r->cache_salt, a->cache_salt, sizeof r->cache_salt);
     for (uint32_t i = 0; i < a->n_stop_tokens; i++)

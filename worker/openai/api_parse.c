@@ -5,6 +5,7 @@
 #include "api_parse.h"
 
 #include "api_messages.h"
+#include "hash64.h"
 #include "mem.h"
 
 #include <math.h>
@@ -301,6 +302,7 @@ static int parse_extensions(struct api_request *r, const cJSON *o, uint32_t prio
     }
     if (!st && salt.n)
         hash_once(salt.p, salt.n, r->cache_salt);
+    r->salt_tag = hash64_salt(salt.p, salt.n);
     return st;
 }
 

@@ -74,6 +74,7 @@ struct api_request {
     uint32_t n_bias;
     bool stream, include_usage;
     uint8_t cache_salt[HASH_BYTES]; /* zero without a salt */
+    uint64_t salt_tag;              /* hash64_salt of it */
     struct api_hints hints;
 };
 
