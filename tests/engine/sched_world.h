@@ -111,6 +111,27 @@ static inline void close_world(void)
     kv_prefix_destroy(w.kv); /* which asserts that no pin is left */
 }
 
+/* Who is where, for a failing seed. */
+static inline void print_world(void)
+{
+    printf("plan %llu, now %lld: %u run, %u wait, %u moves; blocks: %u free, %u cached of %u; host: %u free, "
+           "%u copies\n",
+           (unsigned long long)w.s->n_plans, (long long)w.now, sched_running(w.s), sched_waiting(w.s),
+           sched_moving(w.s), kv_pool_free(kv_prefix_pool(w.kv)), kv_pool_cached(kv_prefix_pool(w.kv)),
+           kv_pool_total(kv_prefix_pool(w.kv)), kv_prefix_host_free(w.kv), kv_prefix_host_cached(w.kv));
+    for (uint32_t i = 0; i < w.o.n_slots; i++) {
+        const struct sched_seq *q = sched_seq(w.s, i);
+        if (q->state != SCHED_IDLE)
+            printf("  %3u: state %u, order %llu, rank %d, lead %lld, tokens %u-%u-%u of %u, %u computed, %u "
+                   "blocks (%u full), "
+                   "gave way %u, holds %d, alone %d, producer %d, loading %u, parked %d\n",
+                   i, q->state, (unsigned long long)q->order, q->rank, (long long)sched_lead(w.s, i),
+                   q->n_prompt, q->n_tokens, q->n_pending, q->n_max, q->n_computed, q->kv.n_blocks,
+                   q->kv.n_full, q->n_preempted, q->holds, q->alone, (int)q->producer, q->n_loading,
+                   (int)q->parked);
+    }
+}
+
 /* ---- requests ------------------------------------------------------------------------------------------------------ */
 
 static inline uint64_t value_after(uint64_t before, int32_t token)

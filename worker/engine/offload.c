@@ -125,21 +125,19 @@ void offload_poll(struct offload *o, struct sched *s, int64_t now_ns)
     poll_queue(o, &o->loads, s, now_ns);
 }
 
+/* Also after one has failed every move is told, as failed. */
 static int save_now(struct offload *o, struct sched *s, const struct sched_plan *plan, int64_t now_ns,
                     struct err *e)
 {
-    uint32_t i = 0;
     int rc = 1;
-    while (i < plan->n_moves && rc > 0) {
+    for (uint32_t i = 0; i < plan->n_moves;) {
         uint32_t n = 0, from = i;
         uint64_t ticket;
         for (; i < plan->n_moves && n < o->batch; i++)
             if (plan->moves[i].urgent)
                 o->list[n++] = copy_of(o, &plan->moves[i]);
-        if (n == 0)
-            break;
-        rc = begin_copy(o, true, n, &ticket);
-        rc = rc < 0 ? rc : wait_copy(o, ticket);
+        if (n > 0 && rc > 0 && (rc = begin_copy(o, true, n, &ticket)) >= 0)
+            rc = wait_copy(o, ticket);
         for (; from < i; from++)
             if (plan->moves[from].urgent)
                 sched_move_done(s, &plan->moves[from], rc > 0, now_ns);

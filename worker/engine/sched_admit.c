@@ -177,7 +177,11 @@ static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
     }
     uint32_t need = kv_seq_blocks_for(q->n_tokens, bt) - held, reserve = expected_blocks(s, q) - held;
     bool loads = n_host > 0 || parked;
+    for (uint32_t i = 0; i < n_host; i++) /* what victims save must not go where we load from */
+        kv_prefix_host_pin(s->kv, s->hosts[i]);
     if (!sched_obtain(s, slot, need, reserve, !loads)) {
+        for (uint32_t i = 0; i < n_host; i++)
+            kv_prefix_host_unpin(s->kv, s->hosts[i]);
         q->refused_at = held;
         kv_seq_release(&q->kv, s->kv, s->now_ns, s->now_ns);
         return SCHED_REFUSED;

@@ -137,7 +137,7 @@ bool sched_grow(struct sched *s, uint32_t slot);
 /* For the waiting x: `need` blocks free, `reserve` of them or to come not promised to others, and a place to run if
  * `place`: all, or nothing has changed. */
 bool sched_obtain(struct sched *s, uint32_t x, uint32_t need, uint32_t reserve, bool place);
-/* Its blocks behind the first n_full come from these host slots, and from its parked one if `parked`. */
+/* Its blocks behind the first n_full come from these host slots, pinned for it, and from its parked one if `parked`. */
 void sched_load(struct sched *s, uint32_t slot, const uint32_t *hosts, uint32_t n, bool parked);
 /* Copies a few blocks that nobody needs yet, so that they are there when somebody does. */
 void sched_save_some(struct sched *s);

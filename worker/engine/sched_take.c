@@ -157,8 +157,10 @@ static void make_free(struct sched *s, uint32_t n)
         assert(b != KV_NONE);
         if (kv_prefix_claimed(s->kv, b) && !kv_prefix_saved(s->kv, b) && can_move(s) &&
             kv_prefix_save_begin(s->kv, b, &host)) {
-            /* Done as far as the index is concerned: the caller makes the copy before anything else happens. */
+            /* Done as far as the index is concerned: the caller makes the copy before anything else happens. Until then
+             * the slot is nobody else's: two copies into one would leave either. */
             kv_prefix_save_end(s->kv, b, host, true);
+            kv_prefix_host_pin(s->kv, host);
             put_move(s, (struct sched_move){
                             .kind = SCHED_SAVE, .urgent = true, .block = b, .host = host, .slot = KV_NONE});
         }
@@ -339,8 +341,6 @@ void sched_load(struct sched *s, uint32_t slot, const uint32_t *hosts, uint32_t 
         struct sched_move m = {.kind = SCHED_LOAD, .block = q->kv.table[q->kv.n_full + i], .slot = slot};
         m.own = i == n;
         m.host = m.own ? q->parked : hosts[i];
-        if (!m.own)
-            kv_prefix_host_pin(s->kv, m.host);
         kv_prefix_pin(s->kv, m.block);
         put_move(s, m);
     }
@@ -422,7 +422,9 @@ void sched_move_done(struct sched *s, const struct sched_move *m, bool ok, int64
     s->n_moving--;
     s->counters.saved += ok && m->kind != SCHED_LOAD;
     if (m->kind == SCHED_SAVE) {
-        if (!m->urgent)
+        if (m->urgent)
+            kv_prefix_host_unpin(s->kv, m->host);
+        else
             kv_prefix_save_end(s->kv, m->block, m->host, ok);
         return;
     }

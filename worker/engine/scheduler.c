@@ -177,11 +177,12 @@ static void settle(struct sched *s)
         s->settled[slot] = s->n_plans;
         if (sched_decodes(q) && q->n_tokens == q->n_max)
             continue; /* its last token is pending: nothing more to feed */
-        /* Who was just thrown out would come straight back for the block that was taken from him. */
         if (sched_grow(s, slot))
             s->wanted += q->n_tokens - q->n_computed;
         if (s->plan.n_preempted > n) {
-            admitting = false;
+            /* Who was just thrown out would come straight back for the block that was taken from him; unless he was the last,
+             * who gave way to one that waits before him: somebody has to run. */
+            admitting = s->n_run == 0;
             i = 0;
         }
     }
