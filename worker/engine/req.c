@@ -189,6 +189,7 @@ void req_fill(struct req *q, const struct engine_request *r)
 {
     q->n_prompt = r->n_prompt;
     q->max_tokens = r->max_tokens;
+    q->min_tokens = r->min_tokens;
     q->n_output = q->n_cached = 0;
     q->temperature = r->temperature;
     q->top_p = r->top_p;
@@ -256,7 +257,7 @@ void req_sample_row(const struct req *q, uint32_t position, uint32_t logits_row,
         .n_seen = q->n_seen,
         .seen = q->seen,
         .banned = q->stop,
-        .n_banned = q->ignore_eos ? q->n_stop : 0,
+        .n_banned = q->ignore_eos || position - q->n_prompt < q->min_tokens ? q->n_stop : 0,
         .n_logprobs = q->n_logprobs,
         .prev = q->penalties && last < 0 ? (uint32_t)-last : 0, /* BE_TOKEN_PREV(r) is -(1 + r) */
     };

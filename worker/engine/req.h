@@ -17,7 +17,7 @@
 
 struct req {
     uint32_t gen;
-    uint32_t n_prompt, max_tokens, n_output, n_cached;
+    uint32_t n_prompt, max_tokens, min_tokens, n_output, n_cached;
     bool used;       /* submitting side: given out and not released */
     bool ended;      /* submitting side: END was popped */
     bool cancelling; /* submitting side: a cancel was sent */
