@@ -6,9 +6,9 @@
  * and its first token says how many steps it waited: a count, which a slow spell of the machine does not change.
  *
  * HIGH requests arrive from the start, so that in the window as many end as arrive also where they wait for seconds: the
- * flood's tokens per second then compare between servers. It starts staggered (the first replies are of different lengths), or all its streams would end at once and the
- * queue would move in waves. Prompts never repeat, for a prefix cache must not answer; only the stages of one pipeline begin
- * alike, as the calls of an agent do. */
+ * flood's tokens per second then compare between servers. The flood starts staggered (its first replies are of different
+ * lengths), or all its streams would end at once and the queue would move in waves. Prompts never repeat, for a prefix cache
+ * must not answer; only the stages of one pipeline begin alike, as the calls of an agent do. */
 #include "mix.h"
 
 #include "calls.h"
@@ -20,7 +20,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BURST_GAP_NS = 2 * NS_PER_MS };
+enum {
+    BURST_GAP_NS = 5 * NS_PER_MS
+}; /* less than any step of a full CPU worker, more than a burst takes to come out */
 
 static const struct stage {
     const char *name;

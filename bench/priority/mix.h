@@ -6,8 +6,9 @@
  *
  * Owns     its calls and records until mix_fini.
  * Units    nanoseconds of clock_now_ns; tokens.
- * States   flood and arrivals settle (settle_s) -> the window; with it lone HIGH requests and pipelines start -> arrivals
- *          stop, what is open ends -> the flood is cut off. Without `seconds` the window ends when all that was asked for has ended.
+ * States   flood and arrivals settle (settle_s) -> the window; lone HIGH requests and pipelines start with it
+ *          -> arrivals stop, what is open ends -> the flood is cut off. Without `seconds` the window ends when all that was
+ *          asked for has ended.
  * Threads  the caller's.
  * Errors   ST_EIO with the first failure's text: any failed request ends the run. ST_ENOMEM.
  * Bounds   options.low + options.high + 4 * options.pipelines calls at once. LOG_MAX step times.
