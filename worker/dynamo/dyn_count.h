@@ -18,7 +18,14 @@
 
 enum { DYN_COUNT_BUCKETS = 14 };
 
-enum dyn_error { DYN_ERROR_DESERIALIZATION, DYN_ERROR_INVALID, DYN_ERROR_STREAM, DYN_ERROR_GENERATE, DYN_ERROR_PUBLISH, DYN_ERRORS };
+enum dyn_error {
+    DYN_ERROR_DESERIALIZATION,
+    DYN_ERROR_INVALID,
+    DYN_ERROR_STREAM,
+    DYN_ERROR_GENERATE,
+    DYN_ERROR_PUBLISH,
+    DYN_ERRORS
+};
 
 struct dyn_count {
     uint64_t requests, request_bytes, response_bytes, cancellations, errors[DYN_ERRORS];
@@ -37,7 +44,7 @@ struct dyn_gauges {
 };
 
 /* Appends the page in Prometheus' text format. */
-void dyn_count_page(struct buf *out, const struct dyn_count *c, const struct dyn_gauges *g, const struct dyn_self *self,
-                    struct str model);
+void dyn_count_page(struct buf *out, const struct dyn_count *c, const struct dyn_gauges *g,
+                    const struct dyn_self *self, struct str model);
 
 #endif

@@ -27,13 +27,15 @@ struct dyn_self {
 
 /* "<instance hex>/namespace/component/endpoint": the path of an endpoint in request frames. endpoint NULL: the worker's own. */
 void dyn_record_path(struct buf *out, const struct dyn_self *self, const char *endpoint);
+/* "namespace/component/endpoint/<instance hex>": the key of instances and cards. */
+void dyn_record_key(struct buf *out, const struct dyn_self *self, const char *endpoint);
 /* bucket v1/instances. endpoint NULL: the worker's own; otherwise a further one, as that of the recovery of events. */
 void dyn_record_instance(struct dyn_record *out, const struct dyn_self *self, const char *endpoint);
 /* bucket v1/event_channels: where to subscribe to `topic`; `zmq_address` as "tcp://10.0.0.1:4001". */
-void dyn_record_event_channel(struct dyn_record *out, const struct dyn_self *self, const char *topic, uint64_t publisher,
-                              const char *zmq_address);
+void dyn_record_event_channel(struct dyn_record *out, const struct dyn_self *self, const char *topic,
+                              uint64_t publisher, const char *zmq_address);
 /* bucket v1/event_sources: whose events they are; `recovery_endpoint` is asked for those that were missed, NULL: none. */
-void dyn_record_event_source(struct dyn_record *out, const struct dyn_self *self, const char *topic, uint64_t publisher,
-                             const char *recovery_endpoint);
+void dyn_record_event_source(struct dyn_record *out, const struct dyn_self *self, const char *topic,
+                             uint64_t publisher, const char *recovery_endpoint);
 
 #endif

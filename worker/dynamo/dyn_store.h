@@ -4,9 +4,10 @@
  * Units    ms.
  * States   open -> publish* -> settle -> ... -> withdraw -> close. What was published is kept there: refreshed within the store's
  *          time to live, and written again when the store lost it or was away.
- * Threads  open, settle, withdraw and close: main, they wait. publish and registered: any thread, they do not.
+ * Threads  open, settle, withdraw and close: main; the last three wait. publish and registered: any thread, they do not.
  * Errors   open: ST_EINVAL, ST_EIO with the folder or address. publish: ST_AGAIN when DYN_RECORDS_MAX are waiting, ST_ENOMEM.
- *          settle: ST_ETIMEOUT with what the store said last. A store that fails later is logged and tried again, for ever.
+ *          settle: ST_ETIMEOUT with what the store said last; it goes on trying. A store that fails later is logged and tried
+ *          again, for ever.
  * Bounds   DYN_RECORDS_MAX records; one call to the store takes DYN_STORE_CALL_MS at most.
  * Source   NVIDIA Dynamo 1.6.1: discovery over KV stores.
  */
@@ -30,11 +31,11 @@ struct dyn_record {
 };
 
 struct dyn_store_options {
-    const char *backend;            /* "file" or "etcd" */
-    const char *folder;             /* file */
-    const char *endpoints;          /* etcd: "http://host:2379,http://other:2379" */
-    const char *user, *password;    /* etcd; NULL: none */
-    uint64_t instance;              /* not 0; also the number of etcd's lease */
+    const char *backend;         /* "file" or "etcd" */
+    const char *folder;          /* file */
+    const char *endpoints;       /* etcd: "http://host:2379,http://other:2379" */
+    const char *user, *password; /* etcd; NULL: none */
+    uint64_t instance;           /* not 0; also the number of etcd's lease */
 };
 
 struct dyn_store;

@@ -1,0 +1,211 @@
+/* etcd, through its JSON gateway: no gRPC. All records hang on one lease that is kept alive; when it runs out, with the worker or
+ * with etcd, they are gone together. The lease has the number of the worker's instance, as Dynamo's own workers have it: granted
+ * again after a loss it is the same one, so no record changes. A record is written only where none is, each round anew: the
+ * usual answer is that it stands there, under our lease.
+ *
+ * Servers are tried in turn, beginning with the one that answered last. */
+#define _GNU_SOURCE
+#include "dyn_curl.h"
+#include "dyn_etcd.h"
+#include "dyn_store_state.h"
+
+#include "log.h"
+#include "mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    SERVERS_MAX = 8,
+    ALREADY_THERE = 9,
+    UNAUTHENTICATED = 16
+}; /* gRPC's FAILED_PRECONDITION and UNAUTHENTICATED */
+
+struct etcd {
+    struct dyn_curl *curl;
+    char *list; /* the configured servers, cut in place */
+    const char *servers[SERVERS_MAX];
+    uint32_t n_servers, at;
+    const char *user, *password;
+    uint64_t lease;
+    bool granted;
+    struct buf token, url, header, body, reply;
+};
+
+/* ---- calls ------------------------------------------------------------------------------------------------------------ */
+
+/* `body` to one path of one server after the other, until one answers. */
+static int call_once(struct etcd *c, const char *path, int64_t *code, struct err *e)
+{
+    int st = ST_EIO;
+    *code = 0;
+    if (c->body.failed)
+        return err_set(e, c->body.failed, "etcd: no memory");
+    for (uint32_t i = 0; i < c->n_servers; i++) {
+        long http = 0;
+        buf_reset(&c->url);
+        buf_reset(&c->header);
+        buf_printf(&c->url, "%s/v3/%s", c->servers[c->at], path);
+        buf_printf(&c->header, "Authorization: %s", c->token.n ? c->token.p : "");
+        if (c->url.failed || c->header.failed)
+            return err_set(e, ST_ENOMEM, "etcd: no memory");
+        st = dyn_curl_post(c->curl, c->url.p, c->token.n ? c->header.p : NULL, buf_str(&c->body),
+                           DYN_STORE_CALL_MS / c->n_servers, &c->reply, &http, e);
+        st = st ? st : dyn_etcd_check(buf_str(&c->reply), http, code, e);
+        if (!st || *code) /* well, or etcd's considered answer */
+            return st;
+        c->at = (c->at + 1) % c->n_servers;
+    }
+    return st;
+}
+
+static int login(struct etcd *c, struct err *e)
+{
+    int64_t code;
+    struct buf asked = c->body; /* what the call was about stays */
+    c->body = (struct buf){0};
+    buf_reset(&c->token);
+    dyn_etcd_put_login(&c->body, c->user, c->password ? c->password : "");
+    int st = call_once(c, "auth/authenticate", &code, e);
+    st = st ? st : dyn_etcd_take_token(buf_str(&c->reply), &c->token, e);
+    buf_fini(&c->body);
+    c->body = asked;
+    return st;
+}
+
+/* Tokens run out, and a restarted etcd has forgotten them. */
+static int call(struct etcd *c, const char *path, int64_t *code, struct err *e)
+{
+    int st = c->user && c->token.n == 0 ? login(c, e) : ST_OK;
+    st = st ? st : call_once(c, path, code, e);
+    if (st && c->user && *code == UNAUTHENTICATED) {
+        st = login(c, e);
+        st = st ? st : call_once(c, path, code, e);
+    }
+    return st;
+}
+
+/* ---- the lease -------------------------------------------------------------------------------------------------------- */
+
+static int grant(struct etcd *c, struct err *e)
+{
+    int64_t code = 0;
+    buf_reset(&c->body);
+    dyn_etcd_put_grant(&c->body, c->lease, DYN_STORE_TTL_S);
+    int st = call(c, "lease/grant", &code, e);
+    if (st && code != ALREADY_THERE) /* there: the reply to an earlier grant was lost */
+        return st;
+    c->granted = true;
+    return ST_OK;
+}
+
+static int keep_alive(struct etcd *c, bool *alive, struct err *e)
+{
+    int64_t code = 0;
+    buf_reset(&c->body);
+    dyn_etcd_put_lease(&c->body, c->lease);
+    int st = call(c, "lease/keepalive", &code, e);
+    return st ? st : dyn_etcd_take_keepalive(buf_str(&c->reply), alive, e);
+}
+
+static int etcd_begin(void *ctx, struct err *e)
+{
+    struct etcd *c = ctx;
+    bool alive = false;
+    int st = c->granted ? keep_alive(c, &alive, e) : ST_OK;
+    if (st || alive)
+        return st;
+    if (c->granted)
+        log_warn("dynamo", "discovery: etcd has lost our lease; registering again");
+    c->granted = false;
+    return grant(c, e);
+}
+
+/* ---- records ---------------------------------------------------------------------------------------------------------- */
+
+static int etcd_ensure(void *ctx, const struct dyn_record *r, bool written, struct err *e)
+{
+    struct etcd *c = ctx;
+    int64_t code = 0;
+    bool held_by_other = false;
+    (void)written;
+    buf_reset(&c->body);
+    dyn_etcd_put_create(&c->body, r, c->lease);
+    int st = call(c, "kv/txn", &code, e);
+    if (st && code) /* the lease may have gone since this round began: the next one grants it */
+        c->granted = false;
+    st = st ? st : dyn_etcd_take_created(buf_str(&c->reply), c->lease, &held_by_other, e);
+    if (!st && held_by_other)
+        st = err_set(e, ST_EIO, "etcd: %s/%.120s belongs to another lease", dyn_store_buckets[r->bucket],
+                     r->key.p);
+    return st;
+}
+
+static int etcd_withdraw(void *ctx, const struct dyn_record *r, uint32_t n, struct err *e)
+{
+    struct etcd *c = ctx;
+    int64_t code = 0;
+    (void)r;
+    (void)n;
+    if (!c->granted)
+        return ST_OK;
+    buf_reset(&c->body);
+    dyn_etcd_put_lease(&c->body, c->lease);
+    return call(c, "lease/revoke", &code, e);
+}
+
+static void etcd_close(void *ctx)
+{
+    struct etcd *c = ctx;
+    dyn_curl_close(c->curl);
+    mem_free(c->list);
+    buf_fini(&c->token);
+    buf_fini(&c->url);
+    buf_fini(&c->header);
+    buf_fini(&c->body);
+    buf_fini(&c->reply);
+    mem_free(c);
+}
+
+/* "http://a:2379, b:2379" */
+static int split_servers(struct etcd *c, const char *text, struct err *e)
+{
+    c->list = mem_dup(text, strlen(text));
+    if (!c->list)
+        return err_set(e, ST_ENOMEM, "etcd: no memory");
+    for (char *at = c->list, *one; (one = strsep(&at, ", "));) {
+        size_t n = strlen(one);
+        while (n > 0 && one[n - 1] == '/')
+            one[--n] = 0;
+        if (n == 0)
+            continue;
+        if (c->n_servers == SERVERS_MAX)
+            return err_set(e, ST_EINVAL, "--etcd-endpoints: more than %d servers", SERVERS_MAX);
+        if (strncmp(one, "http://", 7) != 0 && strncmp(one, "https://", 8) != 0)
+            return err_set(e, ST_EINVAL, "--etcd-endpoints: '%.100s' does not begin with http:// or https://",
+                           one);
+        c->servers[c->n_servers++] = one;
+    }
+    return c->n_servers ? ST_OK : err_set(e, ST_EINVAL, "--etcd-endpoints: no server in '%.100s'", text);
+}
+
+static int etcd_open(void **ctx, const struct dyn_store_options *o, struct err *e)
+{
+    struct etcd *c = mem_zalloc(1, sizeof *c);
+    if (!c)
+        return err_set(e, ST_ENOMEM, "etcd: no memory");
+    *ctx = c;
+    c->user = o->user;
+    c->password = o->password;
+    c->lease = o->instance;
+    int st = split_servers(c, o->endpoints, e);
+    return st ? st : dyn_curl_open(&c->curl, e);
+}
+
+const struct dyn_store_kind dyn_store_etcd = {
+    .open = etcd_open,
+    .begin = etcd_begin,
+    .ensure = etcd_ensure,
+    .withdraw = etcd_withdraw,
+    .close = etcd_close,
+};
