@@ -1,8 +1,8 @@
 #define _GNU_SOURCE
-/* Goal: what was published stands in the store under the documented names and comes back when the store loses it; nothing of it is
- *       left after withdraw.
- * Method: the file store in a temporary folder; etcd on loopback where it is installed (skipped with a word otherwise), killed and
- *         restarted empty. Publishing one more record starts a round at once, so nothing here waits for a timer. */
+/* Goal: what was published stands in the store under the documented names and comes back when the store loses it; nothing of it
+ *       is left after withdraw.
+ * Method: the file store in a temporary folder; etcd on loopback where it is installed (skipped with a word otherwise), killed
+ *         and restarted empty. Publishing one more record starts a round at once, so nothing here waits for a timer. */
 #include "clock.h"
 #include "dyn_curl.h"
 #include "dyn_etcd.h"

@@ -4,8 +4,8 @@
  * Units    ms, bytes.
  * States   open -> post* -> close.
  * Threads  one at a time.
- * Errors   open: ST_EUNSUP where there is no libcurl. post: ST_EIO with the URL and libcurl's word, ST_ETOOBIG. A status of HTTP is no
- *          error here.
+ * Errors   open: ST_EUNSUP where there is no libcurl. post: ST_EIO with the URL and libcurl's word, ST_ETOOBIG. A status of HTTP
+ *          is no error here.
  * Bounds   replies of DYN_CURL_REPLY_MAX bytes; a call ends within its time. No proxy, no redirect, no other protocol.
  * Source   libcurl's easy interface, 7.85 or later.
  */

@@ -76,9 +76,10 @@ static int parse(cJSON **out, struct str reply, struct err *e)
         *out = NULL;
         st = ST_EINVAL;
     }
-    return st ? err_set(e, ST_EFORMAT, "etcd: this is no reply of etcd: %.60s",
-                        reply.n ? reply.p : "(nothing)")
-              : ST_OK;
+    if (st)
+        st = err_set(e, ST_EFORMAT, "etcd: this is no reply of etcd: %.*s",
+                     (int)(reply.n < 60 ? reply.n : 60), reply.n ? reply.p : "");
+    return st;
 }
 
 int dyn_etcd_check(struct str reply, long http, int64_t *code_out, struct err *e)

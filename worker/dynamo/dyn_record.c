@@ -1,5 +1,5 @@
-/* Records are text: numbers of 64 bits are printed as such, and nothing here passes through a double. Keys and values name the same
- * things twice, because frontends take what is removed from the key and what is added from the value. */
+/* Records are text: numbers of 64 bits are printed as such, and nothing here passes through a double. Keys and values name the
+ * same things twice, because frontends take what is removed from the key and what is added from the value. */
 #include "dyn_record.h"
 
 #include <ctype.h>

@@ -1,6 +1,6 @@
-/* The file store: one folder per bucket, one file per key, and whoever shares the folder is in the same deployment. A file appears
- * under its name complete (rename), lives as long as its owner touches it, and is deleted by any process that finds it older than
- * the time to live: this owner too may find its own gone, after a pause, and then writes it again.
+/* The file store: one folder per bucket, one file per key, and whoever shares the folder is in the same deployment. A file
+ * appears under its name complete (rename), lives as long as its owner touches it, and is deleted by any process that finds it
+ * older than the time to live: this owner too may find its own gone, after a pause, and then writes it again.
  *
  * Deleting what others left behind is not done here: frontends do it, and a worker's clock may be the one that is wrong. */
 #define _GNU_SOURCE
