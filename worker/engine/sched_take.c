@@ -164,17 +164,23 @@ static void make_free(struct sched *s, uint32_t n)
 
 /* ---- victims ------------------------------------------------------------------------------------------------------- */
 
+/* Positions that letting its blocks go would lose: those under way in more than one block, or in one that cannot be parked. */
+static uint32_t would_lose(const struct sched *s, const struct sched_seq *q)
+{
+    uint32_t tail = q->n_computed - q->kv.n_full * q->kv.block_tokens;
+    return tail > q->kv.block_tokens || s->cap_moves == 0 ? tail : 0;
+}
+
 /* Is a the better victim? Both run. */
 static bool rather(const struct sched *s, const struct sched_seq *a, const struct sched_seq *b)
 {
     int64_t step = s->o.aging_ns / 2 + 1;
     if (a->lead_ns / step != b->lead_ns / step)
-        return a->lead_ns / step < b->lead_ns / step;
+        return a->lead_ns < b->lead_ns;
     if (a->latency / 10 != b->latency / 10)
         return a->latency < b->latency;
-    uint32_t la = a->n_computed - a->kv.n_full * a->kv.block_tokens,
-             lb = b->n_computed - b->kv.n_full * b->kv.block_tokens;
-    if (la != lb && kv_prefix_host_total(s->kv) == 0)
+    uint32_t la = would_lose(s, a), lb = would_lose(s, b);
+    if (la != lb)
         return la < lb;
     if (a->n_preempted != b->n_preempted)
         return a->n_preempted < b->n_preempted;
