@@ -138,7 +138,7 @@ void sched_remove(struct sched *s, uint32_t slot, int64_t now_ns)
         sched_claim(s, slot, false);
     if (q->parked != KV_NONE && !q->parking) /* otherwise the move gives it back */
         kv_prefix_host_give(s->kv, q->parked);
-    kv_seq_release(&q->kv, s->kv, now_ns, q->expiry_ns > now_ns ? q->expiry_ns : now_ns);
+    kv_seq_release(&q->kv, s->kv, now_ns, q->expiry_ns ? q->expiry_ns : now_ns);
     q->state = SCHED_IDLE;
     s->epoch[slot]++;
     s->lease[slot]++;

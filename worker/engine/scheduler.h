@@ -52,7 +52,7 @@ struct sched_seq {
     uint32_t n_expect; /* output tokens to reserve blocks for; 0: one block at a time */
     int64_t arrival_ns;
     int64_t
-        expiry_ns; /* until sched_remove: what it leaves in the cache is worth keeping until then; 0: no longer than else */
+        expiry_ns; /* until sched_remove: what it leaves in the cache ranks as if used then; 0: now */
     int32_t priority;
     uint32_t strict;
     uint8_t latency; /* sensitivity in hundredths */
