@@ -216,10 +216,10 @@ static void priority_scales_the_residence_from_half_to_double(void **state)
     for (int64_t p = -12; p <= 12; p++) {
         struct retain_ask ask = ask_of(p, 0);
         int64_t clamped = p < -8 ? -8 : p > 8 ? 8 : p;
-        double exact = 8e9 * exp2((double)clamped / 8);
+        double exact = 8e9 * (exp2((double)clamped / 8) - 1);
         int64_t x = estimate_expiry(&s, &ask).device_ns - ask.now_ns;
-        assert_true(fabs((double)x - exact) < 0.001 * exact);
-        assert_true(x > before || p < -7 || p > 8);
+        assert_true(fabs((double)x - exact) < 0.001 * 16e9);
+        assert_true(x > before || p <= -8 || p > 8);
         before = x;
     }
 }
@@ -230,12 +230,12 @@ static void a_near_return_keeps_a_far_one_lets_go_first(void **state)
     struct return_estimate s = {0};
     struct retain_ask near = ask_of(0, 250), later = ask_of(0, 12000), far = ask_of(0, 45000),
                       never = ask_of(0, INT64_MAX);
-    assert_int_equal(estimate_expiry(&s, &near).device_ns, near.now_ns + 8 * SECOND);
-    assert_int_equal(estimate_expiry(&s, &later).device_ns, later.now_ns + 15 * SECOND); /* and a quarter */
-    assert_int_equal(estimate_expiry(&s, &far).device_ns, far.now_ns);
-    assert_int_equal(estimate_expiry(&s, &far).host_ns, far.now_ns + 600 * SECOND);
-    assert_int_equal(estimate_expiry(&s, &never).device_ns, never.now_ns);
-    assert_int_equal(estimate_expiry(&s, &never).host_ns, never.now_ns);
+    assert_int_equal(estimate_expiry(&s, &near).device_ns, near.now_ns);
+    assert_int_equal(estimate_expiry(&s, &later).device_ns, later.now_ns + 7 * SECOND); /* and a quarter */
+    assert_int_equal(estimate_expiry(&s, &far).device_ns, far.now_ns - 8 * SECOND);
+    assert_int_equal(estimate_expiry(&s, &far).host_ns, far.now_ns);
+    assert_int_equal(estimate_expiry(&s, &never).device_ns, never.now_ns - 8 * SECOND);
+    assert_int_equal(estimate_expiry(&s, &never).host_ns, never.now_ns - 600 * SECOND);
 }
 
 /* ---- Retry-After: servers, two classes, one queue --------------------------------------------------------------------- */

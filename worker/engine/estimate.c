@@ -146,6 +146,10 @@ void estimate_note_no_return(struct return_estimate *s)
 
 /* ---- expiry --------------------------------------------------------------------------------------------------------- */
 
+/* An expiry is the moment that a block pretends to have been used at: now, for most, which is least recently used, whatever the
+ * residence. Only what a hint adds or takes is measured in residences, so a residence that is off, or drifts, cannot put blocks
+ * of yesterday before those of today. */
+
 /* 2^(points / 8) in 1/1024. */
 static const int64_t weights[] = {512,  558,  609,  664,  724,  790,  861,  939, 1024,
                                   1117, 1218, 1328, 1448, 1579, 1722, 1878, 2048};
@@ -154,12 +158,12 @@ enum { POINTS_MOST = 8 };
 static int64_t tier_expiry(int64_t now_ns, int64_t residence_ns, int64_t weight, bool returns, int64_t gap_ns,
                            int64_t window_ns)
 {
-    int64_t normal = now_ns + residence_ns / 1024 * weight;
+    int64_t normal = now_ns + residence_ns / 1024 * (weight - 1024);
     if (!returns)
         return normal;
     if (gap_ns / 2 > residence_ns)
-        return now_ns;
-    int64_t until = now_ns + gap_ns + window_ns;
+        return now_ns - residence_ns;
+    int64_t until = now_ns + gap_ns + window_ns - residence_ns;
     return until > normal ? until : normal;
 }
 

@@ -59,6 +59,7 @@ struct retain_ask {
     int64_t iat_ms;                                 /* as announced; 0 = unknown */
 };
 
+/* Ranks of eviction: as if the block had been used at that moment. A block lasts about a residence beyond it. */
 struct retain_until {
     int64_t device_ns, host_ns;
 };

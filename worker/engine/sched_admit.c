@@ -161,6 +161,13 @@ static bool still_too_large(struct sched *s, uint32_t slot)
             all - at + sched_promised(s, slot) > kv_prefix_available(s->kv));
 }
 
+/* It was matched in vain. */
+static void let_go_again(struct sched *s, uint32_t slot)
+{
+    kv_seq_release(&s->seqs[slot].kv, s->kv, s->now_ns, s->now_ns);
+    sched_claim(s, slot, true); /* of what it had, if it ran before: the match ended it */
+}
+
 static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
 {
     struct sched_seq *q = &s->seqs[slot];
@@ -172,7 +179,7 @@ static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
     uint32_t valid = find_in_host(s, q, &n_host, &parked), held = q->kv.n_blocks;
     if (find_producer(s, q, held + n_host)) {
         s->counters.held[q->cls]++;
-        kv_seq_release(&q->kv, s->kv, s->now_ns, s->now_ns);
+        let_go_again(s, slot);
         return wait_for_producer(s, slot);
     }
     uint32_t need = kv_seq_blocks_for(q->n_tokens, bt) - held, reserve = expected_blocks(s, q) - held;
@@ -183,7 +190,7 @@ static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
         for (uint32_t i = 0; i < n_host; i++)
             kv_prefix_host_unpin(s->kv, s->hosts[i]);
         q->refused_at = held;
-        kv_seq_release(&q->kv, s->kv, s->now_ns, s->now_ns);
+        let_go_again(s, slot);
         return SCHED_REFUSED;
     }
     int rc = kv_seq_extend(&q->kv, s->kv, q->n_tokens);

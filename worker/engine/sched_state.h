@@ -127,12 +127,13 @@ void sched_unhold(struct sched *s, uint32_t slot);
 void sched_preempt(struct sched *s, uint32_t victim, uint32_t taker, enum sched_resource why);
 /* A waiting one lets its blocks go; what it computed stays in the tiers as long as there is room. */
 void sched_release(struct sched *s, uint32_t slot);
-void sched_unclaim(struct sched *s, uint32_t slot);
+/* Of what it let go, or not any more. */
+void sched_claim(struct sched *s, uint32_t slot, bool on);
 /* Whom x may take blocks from, or KV_NONE: nobody that was not chosen already. */
 uint32_t sched_pick_any(const struct sched *s, uint32_t x);
 uint32_t sched_pick_runner(const struct sched *s, uint32_t x);
 uint64_t sched_promised(struct sched *s, uint32_t x);
-/* Blocks for all tokens of a running one; false: it had to give way itself. */
+/* Blocks for all tokens of a running one; false: it gave way itself, or has to wait for copies. */
 bool sched_grow(struct sched *s, uint32_t slot);
 /* For the waiting x: `need` blocks free, `reserve` of them or to come not promised to others, and a place to run if
  * `place`: all, or nothing has changed. */

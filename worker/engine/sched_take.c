@@ -120,9 +120,11 @@ static int64_t claim_expiry(const struct sched *s)
     return s->now_ns + CLAIM_RESIDENCES * kv_prefix_residence_ns(s->kv);
 }
 
-static void claim(struct sched *s, const struct sched_seq *q, uint32_t n_blocks, bool on)
+void sched_claim(struct sched *s, uint32_t slot, bool on)
 {
-    for (uint32_t i = 0; q->kv.ids && i < n_blocks; i++) {
+    const struct sched_seq *q = &s->seqs[slot];
+    uint32_t n = q->n_had / q->kv.block_tokens;
+    for (uint32_t i = 0; q->kv.ids && i < n && i < q->kv.n_ids; i++) {
         uint32_t b = kv_prefix_find(s->kv, &q->kv.ids[i]);
         if (b != KV_NONE)
             kv_prefix_claim(s->kv, b, on);
@@ -132,21 +134,13 @@ static void claim(struct sched *s, const struct sched_seq *q, uint32_t n_blocks,
 void sched_release(struct sched *s, uint32_t slot)
 {
     struct sched_seq *q = &s->seqs[slot];
-    uint32_t n_full = q->kv.n_full;
     sched_unhold(s, slot);
     q->n_had = q->n_computed;
     if (q->kv.ids)
         park(s, slot);
     kv_seq_release(&q->kv, s->kv, s->now_ns, s->o.priorities ? claim_expiry(s) : s->now_ns);
-    claim(s, q, n_full, true);
+    sched_claim(s, slot, true);
     s->lease[slot]++;
-}
-
-void sched_unclaim(struct sched *s, uint32_t slot)
-{
-    const struct sched_seq *q = &s->seqs[slot];
-    claim(s, q, q->n_had / q->kv.block_tokens < q->kv.n_ids ? q->n_had / q->kv.block_tokens : q->kv.n_ids,
-          false);
 }
 
 /* Frees blocks until `n` are, cached ones first that expire first; what is claimed and has no copy gets one. */
@@ -170,17 +164,23 @@ static void make_free(struct sched *s, uint32_t n)
 
 /* ---- victims ------------------------------------------------------------------------------------------------------- */
 
+/* Positions that letting its blocks go would lose: those under way in more than one block, or in one that cannot be parked. */
+static uint32_t would_lose(const struct sched *s, const struct sched_seq *q)
+{
+    uint32_t tail = q->n_computed - q->kv.n_full * q->kv.block_tokens;
+    return tail > q->kv.block_tokens || s->cap_moves == 0 ? tail : 0;
+}
+
 /* Is a the better victim? Both run. */
 static bool rather(const struct sched *s, const struct sched_seq *a, const struct sched_seq *b)
 {
     int64_t step = s->o.aging_ns / 2 + 1;
     if (a->lead_ns / step != b->lead_ns / step)
-        return a->lead_ns / step < b->lead_ns / step;
+        return a->lead_ns < b->lead_ns;
     if (a->latency / 10 != b->latency / 10)
         return a->latency < b->latency;
-    uint32_t la = a->n_computed - a->kv.n_full * a->kv.block_tokens,
-             lb = b->n_computed - b->kv.n_full * b->kv.block_tokens;
-    if (la != lb && kv_prefix_host_total(s->kv) == 0)
+    uint32_t la = would_lose(s, a), lb = would_lose(s, b);
+    if (la != lb)
         return la < lb;
     if (a->n_preempted != b->n_preempted)
         return a->n_preempted < b->n_preempted;
@@ -309,27 +309,50 @@ bool sched_obtain(struct sched *s, uint32_t x, uint32_t need, uint32_t reserve, 
     return true;
 }
 
+/* The last in rank that may give way to `slot`, which runs. */
+static uint32_t pick_last(const struct sched *s, uint32_t slot)
+{
+    uint32_t v = pick_held(s, slot);
+    for (uint32_t i = s->n_run; v == KV_NONE && i > 0 && s->run[i - 1] != slot; i--)
+        if (s->chosen[s->run[i - 1]] != s->stamp)
+            v = s->run[i - 1];
+    return v;
+}
+
+static bool extend(struct sched *s, uint32_t slot, uint32_t need)
+{
+    struct sched_seq *q = &s->seqs[slot];
+    make_free(s, need);
+    int rc = kv_seq_extend(&q->kv, s->kv, q->n_tokens);
+    assert(rc == ST_OK);
+    return rc == ST_OK;
+}
+
 bool sched_grow(struct sched *s, uint32_t slot)
 {
     struct sched_seq *q = &s->seqs[slot];
-    uint32_t blocks = kv_seq_blocks_for(q->n_tokens, q->kv.block_tokens);
+    uint32_t blocks = kv_seq_blocks_for(q->n_tokens, q->kv.block_tokens), v;
+    if (blocks <= q->kv.n_blocks)
+        return true;
+    uint32_t need = blocks - q->kv.n_blocks, have = kv_prefix_available(s->kv);
+    s->n_victims = 0;
     s->stamp++;
-    while (blocks > q->kv.n_blocks + kv_prefix_available(s->kv)) {
-        uint32_t v = pick_held(s, slot);
-        if (v == KV_NONE) {
-            v = s->run[s->n_run - 1];
-            sched_preempt(s, v, slot, SCHED_GROWTH);
-        }
-        sched_release(s, v);
-        if (v == slot)
-            return false;
+    while (have < need && (v = pick_last(s, slot)) != KV_NONE) {
+        have += count_freed(s, v);
+        s->victims[s->n_victims++] = v;
     }
-    if (blocks > q->kv.n_blocks)
-        make_free(s, blocks - q->kv.n_blocks);
-    int rc = kv_seq_extend(&q->kv, s->kv, q->n_tokens);
-    assert(rc == ST_OK);
-    (void)rc;
-    return true;
+    if (have < need && s->n_moving > 0)
+        return false; /* copies hold what it needs: it misses this step */
+    if (have < need) {
+        s->victims[0] = slot;
+        s->n_victims = 1;
+    }
+    for (uint32_t i = 0; i < s->n_victims; i++) {
+        if (s->seqs[s->victims[i]].state == SCHED_RUNNING)
+            sched_preempt(s, s->victims[i], slot, SCHED_GROWTH);
+        sched_release(s, s->victims[i]);
+    }
+    return have >= need && extend(s, slot, need);
 }
 
 /* ---- copies -------------------------------------------------------------------------------------------------------- */
@@ -365,7 +388,7 @@ static bool save(struct sched *s, uint32_t block)
 void sched_save_some(struct sched *s)
 {
     uint32_t total = kv_pool_total(kv_prefix_pool(s->kv)), left = s->o.save_batch, b;
-    if (kv_prefix_host_total(s->kv) == 0 ||
+    if (kv_prefix_host_total(s->kv) == 0 || s->n_moving >= s->o.save_batch ||
         kv_pool_free(kv_prefix_pool(s->kv)) + kv_prefix_clean(s->kv) >= total / 10 + s->n_run)
         return;
     while (left > 0 && (b = kv_prefix_next_unsaved(s->kv)) != KV_NONE && save(s, b))

@@ -135,10 +135,10 @@ void sched_remove(struct sched *s, uint32_t slot, int64_t now_ns)
         s->n_loading--;
     }
     if (q->n_had > 0)
-        sched_unclaim(s, slot);
+        sched_claim(s, slot, false);
     if (q->parked != KV_NONE && !q->parking) /* otherwise the move gives it back */
         kv_prefix_host_give(s->kv, q->parked);
-    kv_seq_release(&q->kv, s->kv, now_ns, q->expiry_ns > now_ns ? q->expiry_ns : now_ns);
+    kv_seq_release(&q->kv, s->kv, now_ns, q->expiry_ns ? q->expiry_ns : now_ns);
     q->state = SCHED_IDLE;
     s->epoch[slot]++;
     s->lease[slot]++;
@@ -198,6 +198,13 @@ static uint32_t to_edge(const struct sched_seq *q, uint32_t n)
     return over < n ? n - over : n;
 }
 
+/* Its last token is pending, so there is nothing more to feed; or copies hold the block that it needs. */
+static bool idles(const struct sched_seq *q)
+{
+    return sched_decodes(q) &&
+           (q->n_tokens == q->n_max || kv_seq_blocks_for(q->n_tokens, q->kv.block_tokens) > q->kv.n_blocks);
+}
+
 /* Up to n tokens in all; of a prompt what fits under the cap, at least `least`. */
 static void give(struct sched *s, uint32_t slot, uint32_t n, uint32_t least)
 {
@@ -239,7 +246,7 @@ static void share_least(struct sched *s, bool wanted, bool *first)
     for (uint32_t i = 0; i < s->n_run; i++) {
         uint32_t slot = s->run[i];
         const struct sched_seq *q = &s->seqs[slot];
-        if ((s->wanted_by[slot] == s->n_plans) != wanted || (sched_decodes(q) && q->n_tokens == q->n_max))
+        if ((s->wanted_by[slot] == s->n_plans) != wanted || idles(q))
             continue;
         if (sched_decodes(q)) {
             if (!s->o.test_seed || i == 0 || rnd(s, 8))

@@ -29,7 +29,8 @@
  *   its lead is greater by two points. Equals run to their end.
  * - Victims are chosen before anything is taken: enough, or nobody.
  * - Whoever gives way loses no token that was drawn, and keeps what he computed as long as there is room for it in any tier.
- * - The first of the running sequences is in every plan, unless its last token is pending; it gives way to a waiting one only.
+ * - The first of the running sequences is in every plan, unless its last token is pending or copies under way hold the block that
+ *   it needs; it gives way to a waiting one only.
  */
 #ifndef STATOR_SCHEDULER_H
 #define STATOR_SCHEDULER_H
@@ -51,7 +52,7 @@ struct sched_seq {
     uint32_t n_expect; /* output tokens to reserve blocks for; 0: one block at a time */
     int64_t arrival_ns;
     int64_t
-        expiry_ns; /* until sched_remove: what it leaves in the cache is worth keeping until then; 0: no longer than else */
+        expiry_ns; /* until sched_remove: what it leaves in the cache ranks as if used then; 0: now */
     int32_t priority;
     uint32_t strict;
     uint8_t latency; /* sensitivity in hundredths */
