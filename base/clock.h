@@ -1,7 +1,7 @@
 /* clock: the one source of time.
  *
  * Owns     nothing.
- * Units    int64 nanoseconds, monotonic, from an arbitrary start; wall time in whole seconds since the epoch.
+ * Units    int64 nanoseconds, monotonic, from an arbitrary start; wall time in whole seconds or ms since the epoch.
  * States   -
  * Threads  any.
  * Errors   none.
@@ -16,5 +16,6 @@ enum { NS_PER_MS = 1000000, NS_PER_S = 1000000000 };
 
 int64_t clock_now_ns(void);
 int64_t clock_wall_s(void);
+int64_t clock_wall_ms(void);
 
 #endif
