@@ -11,6 +11,7 @@
 #include "dyn_json.h"
 #include "dyn_msgpack.h"
 #include "hash.h"
+#include "hash64.h"
 #include "mem.h"
 
 #include <assert.h>
@@ -470,8 +471,10 @@ static int put_together(struct parse *p)
     if (r->session.n > API_HINT_BYTES_MAX)
         r->session.n = utf8_complete((struct str){r->session.p, API_HINT_BYTES_MAX});
     r->salt = a->salt.n ? a->salt : a->salt_too;
-    if (r->salt.n)
+    if (r->salt.n) {
         hash_once(r->salt.p, r->salt.n, g->cache_salt);
+        g->salt_tag = hash64_salt(r->salt.p, r->salt.n);
+    }
     put_hints(p);
     int st = put_lengths(p);
     return st ? st : put_stops(p);

@@ -1,0 +1,310 @@
+/* A job stands between one stream and the engine requests of its choices. Both sides may end first. Whichever does, the other
+ * is told and the job is gone in the same call: an engine request that is left behind has no owner in the mux any more, and its
+ * END frees the slot. So no job waits for anything, and no clean-up has a second path.
+ *
+ * Refusals differ in where they are said. That no place is free, or that the worker ends, is the worker's matter: it stands in
+ * the ack, and a frontend may ask another worker. What is wrong with a request is the client's matter: it is an error item of
+ * an accepted stream, as anything else would count against the worker. */
+#define _GNU_SOURCE
+#include "dyn_generate.h"
+
+#include "clock.h"
+#include "dyn_item.h"
+#include "log.h"
+#include "mem.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+struct choice {
+    uint32_t slot, gen;
+    uint32_t n_tokens;
+    bool open;    /* in the engine */
+    bool reached; /* a token after which nothing more is told */
+};
+
+struct job {
+    struct job *prev, *next;
+    struct dyn_generate *g;
+    struct dyn_stream *stream;
+    struct dyn_last last[ENGINE_STOP_TOKENS_MAX];
+    uint32_t n_last, min_tokens;
+    bool logprobs;
+    int64_t began_ns;
+    struct dyn_usage usage;
+    uint32_t n, n_open;
+    struct choice choices[]; /* [n] */
+};
+
+struct dyn_generate {
+    struct dyn_generate_options o;
+    struct job *first;
+    uint32_t count;
+    struct buf item; /* scratch */
+};
+
+int dyn_generate_create(struct dyn_generate **out, const struct dyn_generate_options *o)
+{
+    struct dyn_generate *g = mem_zalloc(1, sizeof *g);
+    if (!g)
+        return ST_ENOMEM;
+    g->o = *o;
+    *out = g;
+    return ST_OK;
+}
+
+uint32_t dyn_generate_count(const struct dyn_generate *g)
+{
+    return g->count;
+}
+
+/* ---- a job's end ------------------------------------------------------------------------------------------------- */
+
+static void orphan_choices(struct job *j)
+{
+    struct engine_mux *mux = j->g->o.mux;
+    for (uint32_t i = 0; i < j->n; i++)
+        if (j->choices[i].open) {
+            engine_mux_own(mux, j->choices[i].slot, j->choices[i].gen, &(struct engine_owner){0});
+            engine_cancel(engine_mux_engine(mux), j->choices[i].slot, j->choices[i].gen);
+        }
+}
+
+static void job_free(struct job *j)
+{
+    struct dyn_generate *g = j->g;
+    *(j->prev ? &j->prev->next : &g->first) = j->next;
+    if (j->next)
+        j->next->prev = j->prev;
+    g->count--;
+    mem_free(j);
+}
+
+static void job_end(struct job *j)
+{
+    dyn_count_end(j->g->o.count, clock_now_ns() - j->began_ns);
+    orphan_choices(j);
+    job_free(j);
+}
+
+void dyn_generate_destroy(struct dyn_generate *g)
+{
+    if (!g)
+        return;
+    while (g->first) {
+        orphan_choices(g->first);
+        job_free(g->first);
+    }
+    buf_fini(&g->item);
+    mem_free(g);
+}
+
+static void put(struct dyn_generate *g, struct dyn_stream *stream)
+{
+    g->o.count->response_bytes += g->item.n;
+    dyn_stream_put(stream, buf_str(&g->item));
+    buf_reset(&g->item);
+}
+
+static void put_error(struct dyn_generate *g, struct dyn_stream *stream, const struct err *e, uint64_t limit,
+                      uint64_t actual)
+{
+    dyn_item_put_error(&g->item, e, limit, actual);
+    put(g, stream);
+    dyn_stream_finish(stream);
+}
+
+static void job_fail(struct job *j, const struct err *e)
+{
+    j->g->o.count->errors[DYN_ERROR_GENERATE]++;
+    put_error(j->g, j->stream, e, 0, 0);
+    job_end(j);
+}
+
+void dyn_generate_stop(struct dyn_generate *g)
+{
+    struct err e;
+    err_set(&e, ST_EDRAIN, "The worker is shutting down");
+    while (g->first)
+        job_fail(g->first, &e);
+}
+
+/* The frontend killed the stream, or is gone. */
+static void on_ended(void *ctx, enum dyn_ending how)
+{
+    struct job *j = ctx;
+    if (how == DYN_KILLED)
+        j->g->o.count->cancellations++;
+    else
+        j->g->o.count->errors[DYN_ERROR_PUBLISH]++;
+    job_end(j);
+}
+
+/* ---- from the engine --------------------------------------------------------------------------------------------- */
+
+/* A token that ends the answer though the engine goes on: what it draws meanwhile is nobody's. */
+static const struct dyn_last *reached(const struct job *j, const struct choice *c, int32_t token)
+{
+    for (uint32_t i = 0; i < j->n_last && c->n_tokens >= j->min_tokens; i++)
+        if (j->last[i].token == token)
+            return &j->last[i];
+    return NULL;
+}
+
+static void on_token(struct job *j, uint32_t index, const struct engine_event *ev)
+{
+    struct choice *c = &j->choices[index];
+    if (c->reached)
+        return;
+    const struct dyn_last *last = reached(j, c, ev->sample.token);
+    if (!last || last->visible) {
+        c->n_tokens++;
+        dyn_item_put_token(&j->g->item, index, &ev->sample, j->logprobs);
+        put(j->g, j->stream);
+    }
+    if (last) {
+        c->reached = true;
+        engine_cancel(engine_mux_engine(j->g->o.mux), c->slot, c->gen);
+    }
+}
+
+static void on_end(struct job *j, uint32_t index, const struct engine_event *ev)
+{
+    struct choice *c = &j->choices[index];
+    struct err e;
+    c->open = false;
+    j->n_open--;
+    if (!c->reached && ev->finish == ENGINE_FINISH_ERROR) {
+        err_set(&e, ev->status ? ev->status : ST_EINTERNAL, "The request failed in the engine: %s",
+                status_text(ev->status));
+        job_fail(j, &e);
+        return;
+    }
+    if (!c->reached && ev->finish == ENGINE_FINISH_CANCEL) {
+        err_set(&e, ST_EDRAIN, "The worker is shutting down");
+        job_fail(j, &e);
+        return;
+    }
+    j->usage.completion += c->n_tokens;
+    if (index == 0) { /* choices share their prompt */
+        j->usage.prompt = ev->n_prompt;
+        j->usage.cached = ev->n_cached;
+    }
+    dyn_item_put_end(&j->g->item, index, !c->reached && ev->finish == ENGINE_FINISH_LENGTH,
+                     j->n_open ? NULL : &j->usage);
+    put(j->g, j->stream);
+    if (j->n_open == 0) {
+        dyn_stream_finish(j->stream);
+        job_end(j);
+    }
+}
+
+static void on_event(void *ctx, uint32_t index, const struct engine_event *ev)
+{
+    struct job *j = ctx;
+    if (ev->type == ENGINE_TOKEN)
+        on_token(j, index, ev);
+    else
+        on_end(j, index, ev);
+}
+
+/* ---- from the frontend ------------------------------------------------------------------------------------------- */
+
+static uint64_t random_u64(void)
+{
+    uint64_t v = 0;
+    if (getrandom(&v, sizeof v, GRND_NONBLOCK) != sizeof v)
+        v = (uint64_t)clock_now_ns() * UINT64_C(0x9e3779b97f4a7c15);
+    return v;
+}
+
+static struct job *job_new(struct dyn_generate *g, const struct dyn_request *r, const struct dyn_call *call)
+{
+    struct job *j = mem_zalloc(1, sizeof *j + r->n * sizeof *j->choices);
+    if (!j)
+        return NULL;
+    j->g = g;
+    j->stream = call->stream;
+    memcpy(j->last, r->last, sizeof j->last);
+    j->n_last = r->n_last;
+    j->min_tokens = r->engine.min_tokens;
+    j->logprobs = r->engine.n_logprobs >= 0;
+    j->began_ns = clock_now_ns();
+    j->next = g->first;
+    if (g->first)
+        g->first->prev = j;
+    g->first = j;
+    g->count++;
+    return j;
+}
+
+/* All choices or none. The second and later ones find the prompt of the first in the cache, or wait for it there. */
+static int submit(struct job *j, struct dyn_request *r, struct err *e)
+{
+    struct engine_request *q = &r->engine;
+    int st = ST_OK;
+    q->arrival_ns = j->began_ns;
+    if (!r->has_seed)
+        q->seed = random_u64();
+    for (uint32_t i = 0; i < r->n && !st; i++, q->seed++) {
+        struct choice *c = &j->choices[i];
+        const struct engine_owner owner = {.event = on_event, .ctx = j, .tag = i};
+        st = engine_mux_submit(j->g->o.mux, q, &owner, &c->slot, &c->gen, e);
+        c->open = !st;
+        j->n = i + !st;
+    }
+    j->n_open = j->n;
+    return st;
+}
+
+/* Of the worker: said in the ack. */
+static bool refusal(int status, enum dyn_answer *answer)
+{
+    bool busy = status == ST_EBUSY || status == ST_ENOMEM;
+    *answer = busy ? DYN_OVERLOADED : DYN_UNAVAILABLE;
+    return busy || status == ST_EDRAIN || status == ST_EDEVICE;
+}
+
+static int begin(struct dyn_generate *g, const struct dyn_call *call, struct dyn_request *r, struct err *why)
+{
+    int st = dyn_request_parse(r, call->body, call->n_body, &g->o.limits, why);
+    if (!st && r->guided.n)
+        st = err_set(why, ST_EUNSUP, "guided_decoding: not supported by this worker");
+    if (st)
+        return st;
+    struct job *j = job_new(g, r, call);
+    if (!j)
+        return err_set(why, ST_ENOMEM, "out of memory");
+    st = submit(j, r, why);
+    if (st) {
+        orphan_choices(j);
+        job_free(j);
+        return st;
+    }
+    dyn_stream_own(call->stream, on_ended, j);
+    log_debug("dynamo", "request id=%s prompt=%u choices=%u session=%.*s", call->control->id,
+              r->engine.n_prompt, r->n, (int)r->session.n, r->session.p ? r->session.p : "");
+    return ST_OK;
+}
+
+enum dyn_answer dyn_generate_call(void *ctx, const struct dyn_call *call, struct err *why)
+{
+    struct dyn_generate *g = ctx;
+    struct dyn_request r = {0};
+    enum dyn_answer answer = DYN_ACCEPT;
+    int64_t began_ns = clock_now_ns();
+    int st = begin(g, call, &r, why);
+    if (!st) {
+        dyn_count_begin(g->o.count, call->n_body);
+    } else if (!refusal(st, &answer)) {
+        answer = DYN_ACCEPT;
+        dyn_count_begin(g->o.count, call->n_body);
+        g->o.count->errors[st == ST_EFORMAT ? DYN_ERROR_DESERIALIZATION : DYN_ERROR_INVALID]++;
+        put_error(g, call->stream, why, r.limit, r.actual);
+        dyn_count_end(g->o.count, clock_now_ns() - began_ns);
+    } else if (st == ST_EDRAIN) {
+        err_set(why, st, "draining");
+    }
+    dyn_request_fini(&r);
+    return answer;
+}
