@@ -6,7 +6,8 @@
  * with no blocks, batches or steps: it is the one-at-a-time run.
  *
  * It is as late as a backend may be: a step runs inside its wait_step, on copies made in its end_step, which then spoils the
- * caller's arrays. Until wait_step the results are poison. It asserts what backend.h asks of a caller. Copies: fake_transfers.h.
+ * caller's arrays; earlier only if somebody insists on a copy that comes after it. Until wait_step the results are poison. It
+ * asserts what backend.h asks of a caller. Copies: fake_transfers.h.
  *
  * Owns     its KV and logits, and the copies of the steps under way. One per engine.
  * Threads  the engine's thread, but for the knobs, which are set before start or are atomic.
@@ -26,13 +27,15 @@
 #include <string.h>
 #include <time.h>
 
-enum { FAKE_VOCAB = 97, FAKE_SEQS_MAX = 16, FAKE_DEPTH_MAX = 2 };
+enum { FAKE_VOCAB = 97, FAKE_SEQS_MAX = 16, FAKE_DEPTH_MAX = 2, FAKE_PATIENCE = 16 };
 
 /* What one step was given, in memory of our own. */
 struct fake_step {
     struct be_batch b;
     float *logits;
     struct op_sample sample; /* n_rows 0: none */
+    bool ran;
+    struct be_sample_out drawn[FAKE_SEQS_MAX]; /* what wait_step hands out */
 };
 
 struct fake_be {
@@ -41,9 +44,10 @@ struct fake_be {
     struct be_kv_shape kv_shape;
     uint64_t *kv; /* [n_blocks * block_tokens] */
     uint32_t max_rows, max_seqs;
-    uint32_t depth;     /* knob: steps under way at once; 0 = 1 */
-    uint64_t fail_call; /* knob: this call (1 = first) fails: begin, forward, sample, end, wait, store, load, poll */
-    bool fail_once;     /* knob: only that one; otherwise each after it as well */
+    uint32_t depth; /* knob: steps under way at once; 0 = 1 */
+    uint64_t
+        fail_call; /* knob: this call (1 = first) fails: begin, forward, sample, end, wait, store, load, poll */
+    bool fail_once;       /* knob: only that one; otherwise each after it as well */
     uint64_t broken_seed; /* knob: a request with this seed draws no token at its 3rd one; 0 = none */
     long step_ns;         /* knob: how long a step takes */
     atomic_uint wakes;
@@ -55,6 +59,7 @@ struct fake_be {
     uint32_t n_queued, most_queued;
     uint64_t n_launched, n_ran; /* steps */
     struct fake_transfers transfers;
+    uint32_t polls;              /* in vain, for a copy that waits for steps */
     int32_t prev[FAKE_SEQS_MAX]; /* tokens of the step that ran last */
     uint32_t n_prev;
 };
@@ -204,15 +209,6 @@ static inline int fake_load(struct be *be, struct be_kv *kv, const struct be_blo
                             uint64_t *ticket)
 {
     return fake_transfer(be, kv, list, n, false, ticket);
-}
-
-static inline int fake_poll(struct be *be, uint64_t ticket)
-{
-    struct fake_be *f = fake_of(be);
-    struct fake_pool p = fake_pool_of(f);
-    if (fake_fails(f))
-        return ST_EDEVICE;
-    return fake_transfers_poll(&f->transfers, &p, f->n_ran, ticket);
 }
 
 static inline int fake_begin(struct be *be, const struct be_batch *b)
@@ -398,25 +394,60 @@ static inline void fake_free(struct fake_step *s)
     free((void *)(uintptr_t)s->b.logit_rows);
 }
 
+/* The oldest step that has not: its results stay with us until it is waited for. */
+static inline void fake_run_next(struct fake_be *f)
+{
+    uint32_t i = 0;
+    while (i < f->n_queued && f->queue[i].ran)
+        i++;
+    if (i == f->n_queued)
+        return;
+    struct fake_step *s = &f->queue[i];
+    struct fake_pool p = fake_pool_of(f);
+    struct op_sample sample = s->sample;
+    sample.out = s->drawn;
+    fake_transfers_before_step(&f->transfers, &p, f->n_ran);
+    fake_run_batch(f, &s->b, s->logits);
+    fake_run_sample(f, &sample);
+    s->ran = true;
+    f->n_ran++;
+    f->n_prev = sample.n_rows;
+    for (uint32_t k = 0; k < f->n_prev; k++)
+        f->prev[k] = s->drawn[k].token;
+}
+
+static inline int fake_poll(struct be *be, uint64_t ticket)
+{
+    struct fake_be *f = fake_of(be);
+    struct fake_pool p = fake_pool_of(f);
+    if (fake_fails(f))
+        return ST_EDEVICE;
+    int rc = fake_transfers_poll(&f->transfers, &p, f->n_ran, ticket);
+    f->polls = rc == 0 ? f->polls + 1 : 0;
+    if (f->polls % FAKE_PATIENCE == FAKE_PATIENCE - 1)
+        fake_run_next(f);
+    return rc;
+}
+
 static inline int fake_wait(struct be *be, struct err *e)
 {
     struct fake_be *f = fake_of(be);
     assert(!f->in_step && f->n_queued > 0);
+    int rc = fake_fails(f) ? err_set(e, ST_EDEVICE, "injected") : ST_OK;
+    if (rc == ST_OK && f->step_ns)
+        nanosleep(&(struct timespec){.tv_nsec = f->step_ns}, NULL);
+    if (rc == ST_OK && !f->queue[0].ran)
+        fake_run_next(f);
     struct fake_step s = f->queue[0];
     memmove(f->queue, f->queue + 1, --f->n_queued * sizeof *f->queue);
-    int rc = fake_fails(f) ? err_set(e, ST_EDEVICE, "injected") : ST_OK;
-    if (rc == ST_OK) {
-        if (f->step_ns)
-            nanosleep(&(struct timespec){.tv_nsec = f->step_ns}, NULL);
-        struct fake_pool p = fake_pool_of(f);
-        fake_transfers_before_step(&f->transfers, &p, f->n_ran);
-        fake_run_batch(f, &s.b, s.logits);
-        fake_run_sample(f, &s.sample);
+    if (rc == ST_OK && s.sample.n_rows > 0)
+        memcpy(s.sample.out, s.drawn, s.sample.n_rows * sizeof *s.drawn);
+    if (!s.ran) { /* it never will */
+        f->n_ran++;
+        f->n_prev = s.sample.n_rows;
+        for (uint32_t i = 0; i < f->n_prev; i++)
+            f->prev[i] = -1;
     }
-    f->n_ran++;
-    f->n_prev = s.sample.n_rows;
-    for (uint32_t i = 0; i < f->n_prev; i++)
-        f->prev[i] = rc == ST_OK ? s.sample.out[i].token : -1;
     fake_free(&s);
     return rc;
 }

@@ -55,6 +55,30 @@ static inline void make_job(struct job *j, uint32_t vocab)
         j->cancel_at = rnd(100);
 }
 
+/* What a client may say about urgency. */
+static inline void make_hints(struct engine_request *r)
+{
+    r->priority = rnd(3) ? (int32_t)rnd(4) - 1 : (int32_t)rnd(30) - 10;
+    r->strict_priority = rnd(8) ? 0 : (int32_t)rnd(4);
+    r->expected_output_tokens = rnd(2) ? 0 : (int32_t)(1 + rnd(SCHEDULE_CONTEXT));
+    r->latency_sensitivity = rnd(3) ? 0.5f : (float)rnd(101) / 100;
+    r->iat_ms = rnd(3) ? 0 : (int64_t)rnd(1000);
+}
+
+/* Priorities whose points are soon waited for, and a host tier that may be tiny. For engines whose steps take microseconds. */
+static inline void make_policy(struct engine_options *o)
+{
+    o->policy = (struct engine_policy){.priorities = rnd(4) != 0,
+                                       .aging_ms = 1 + rnd(rnd(2) ? 5 : 1000),
+                                       .priority_clamp = rnd(12),
+                                       .classes = {0, 5, 10},
+                                       .max_step_ms = rnd(2) ? 0 : 1 + rnd(20),
+                                       .slo_ttft_ms = rnd(4) ? 0 : 1 + rnd(20),
+                                       .slo_itl_ms = rnd(4) ? 0 : 1 + rnd(20),
+                                       .batch_wait_ms = rnd(3) ? 0 : 1 + rnd(3)};
+    o->n_host_blocks = rnd(3) ? 1 + rnd(rnd(2) ? 6 : 60) : 0;
+}
+
 static inline void make_engine(struct engine_options *o)
 {
     *o = (struct engine_options){.context_length = SCHEDULE_CONTEXT, .kv_type = BE_F16};
