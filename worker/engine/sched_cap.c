@@ -3,8 +3,8 @@
  * of the machine predicts and every step corrects (steptime.h).
  *
  * The cap is the least of what max_step_ns says and what the decoding rows put up with: slo_itl_ns, or a multiple of the
- * step without prompts, wider for those that are less sensitive. A prompt that is about to miss slo_ttft_ns may use
- * max_step_ns, unless somebody fully sensitive decodes. Decodes alone may exceed the cap; a little progress of prompts is
+ * step without prompts, wider for those that are less sensitive. A fast prompt, and one that is about to miss slo_ttft_ns, may
+ * use max_step_ns, unless somebody as sensitive decodes. Decodes alone may exceed the cap; a little progress of prompts is
  * always allowed on top of it. */
 #include "sched_state.h"
 
@@ -40,11 +40,13 @@ void sched_cap_begin(struct sched *s)
         s->max_ns = s->cap_ns;
 }
 
-/* Less than two steps are left until its first token is late. */
+/* It is fast, or less than two steps are left until its first token is late. */
 static bool hurries(const struct sched *s, const struct sched_seq *q)
 {
-    if (s->o.slo_ttft_ns == 0 || q->n_tokens > q->n_prompt)
+    if (q->n_tokens > q->n_prompt)
         return false;
+    if (q->latency >= SCHED_FAST || s->o.slo_ttft_ns == 0)
+        return q->latency >= SCHED_FAST;
     const struct steptime_load rest =
         steptime_with_chunk(&s->load, q->n_computed, q->n_tokens - q->n_computed);
     double slack =

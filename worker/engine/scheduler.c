@@ -227,11 +227,9 @@ static void give(struct sched *s, uint32_t slot, uint32_t n, uint32_t least)
     s->grant[slot] += more;
 }
 
-/* The least of a prompt that may be large: one for whose sake others wait gladly, being fast or far above all that decode. */
+/* A prompt far above all that decode: they wait for it gladly, so its chunk may be large whatever the cap says. */
 static bool leads(const struct sched *s, uint32_t slot)
 {
-    if (s->seqs[slot].latency >= SCHED_FAST)
-        return true;
     for (uint32_t i = 0; i < s->n_run; i++)
         if (sched_decodes(&s->seqs[s->run[i]]))
             return sched_lead(s, slot) - sched_lead(s, s->run[i]) >= s->o.aging_ns / 2;
