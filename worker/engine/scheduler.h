@@ -27,6 +27,8 @@
  * - Nobody overtakes the head of the queue, unless it waits for a running prompt that computes its next blocks, or for company.
  * - A waiting request x takes a slot or blocks from a running v if its priority is higher and its lead by half a point, or if
  *   its lead is greater by two points. Equals run to their end.
+ * - Nobody waits for ever. The head of a chain at rank P is admitted within (P_max - P + 3.25) aging_ns and the time for the work
+ *   of the heads of chains and of those who run or gave way at that time; the n-th of a chain within n times that.
  * - Victims are chosen before anything is taken: enough, or nobody.
  * - Whoever gives way loses no token that was drawn, and keeps what he computed as long as there is room for it in any tier.
  * - The first of the running sequences is in every plan, unless its last token is pending or copies under way hold the block that
