@@ -60,6 +60,8 @@ int tok_byte_name(struct str s);
 
 /* The split patterns that GGUF knows by name (tokenizer.ggml.pre). */
 int tok_pre_add(struct tok *t, struct str pre, struct err *e);
+/* The patterns of a name, in their order, NULL behind the last; NULL where they are not all there is to it. Static storage. */
+const char *const *tok_pre_patterns(struct str pre);
 #define TOK_GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 #endif

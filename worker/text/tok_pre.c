@@ -20,7 +20,7 @@ enum { PRE_STEPS = 6 };
 
 struct pre {
     const char *names; /* separated and enclosed by spaces */
-    const char *pattern[PRE_STEPS];
+    const char *pattern[PRE_STEPS + 1]; /* NULL behind the last */
     bool ignore_merges;
     bool marks; /* character level: spaces become U+2581, bytes fall back to <0xXX> */
 };
@@ -90,6 +90,12 @@ static const struct pre *find(struct str name)
     return &table[0];
 }
 
+const char *const *tok_pre_patterns(struct str name)
+{
+    const struct pre *p = find(name);
+    return p->marks ? NULL : p->pattern;
+}
+
 int tok_pre_add(struct tok *t, struct str name, struct err *e)
 {
     const struct pre *p = find(name);
@@ -100,7 +106,7 @@ int tok_pre_add(struct tok *t, struct str name, struct err *e)
         t->byte_fallback = t->byte_decode = t->meta_decode = true;
         st = tok_norm_replace(&t->norm, STR_LIT(" "), STR_LIT(TOK_MARK), e);
     }
-    for (size_t i = 0; !st && i < PRE_STEPS && p->pattern[i]; i++)
+    for (size_t i = 0; !st && p->pattern[i]; i++)
         st = tok_split_match(&t->split, str_from(p->pattern[i]), TOK_ISOLATED, false, e);
     return st;
 }
