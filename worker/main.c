@@ -1,6 +1,6 @@
 /* main: start order, signals, stop order.
  *
- *   config -> backend -> model (headers) -> sizes -> weights | tokenizer -> engine -> http -> ready
+ *   config -> backend -> model (headers) -> sizes -> weights | tokenizer -> engine -> http [-> Dynamo] -> ready
  *
  * On a device the sizes come after the weights, when its free memory is known.
  *
@@ -11,8 +11,11 @@
 #include "bundle.h"
 #include "clock.h"
 #include "config.h"
+#include "dyn_events.h"
+#include "dyn_feed.h"
 #include "engine.h"
 #include "http.h"
+#include "join.h"
 #include "log.h"
 #include "mem.h"
 #include "model.h"
@@ -43,6 +46,7 @@ struct worker {
     uint32_t max_num_seqs, max_num_batched_tokens; /* as configured, or the device's default */
     struct engine *engine;
     struct http *http;
+    struct dyn_worker *dynamo; /* NULL without --dynamo */
     struct buf key_text; /* --api-key-file, cut into keys in place */
     struct str keys[API_KEYS_MAX], names[NAMES_MAX];
     int32_t eog[ENGINE_STOP_TOKENS_MAX];
@@ -314,7 +318,9 @@ static int start_engine(struct worker *w, struct err *e)
                                      .kv_type = kv_type(w),
                                      .prefix_caching = !c->no_prefix_caching,
                                      .n_host_blocks = w->n_host_blocks,
-                                     .policy = policy(w)};
+                                     .policy = policy(w),
+                                     .kv_event_capacity = c->dynamo ? DYN_FEED_CAPACITY : 0,
+                                     .kv_event_seed = DYN_EVENTS_SEED};
     if (w->n_host_blocks)
         log_info("main", "host tier: %u KV blocks in %llu MiB", w->n_host_blocks, (unsigned long long)c->host_kv_bytes >> 20);
     int st = engine_create(&w->engine, &o, e);
@@ -365,8 +371,22 @@ static int start_http(struct worker *w, struct err *e)
     return http_create(&w->http, &o, e);
 }
 
+static int start_dynamo(struct worker *w, struct err *e)
+{
+    const struct join_input in = {.config = &w->config,
+                                  .http = w->http,
+                                  .device = on_device(w) ? "cuda" : "cpu",
+                                  .limits = {.context_length = w->sizing.context_length,
+                                             .vocab_size = model_info(w->model)->vocab,
+                                             .priority_max = (uint32_t)w->config.priority_clamp,
+                                             .eog = w->eog,
+                                             .n_eog = w->n_eog}};
+    return w->config.dynamo ? join_create(&w->dynamo, &in, e) : ST_OK;
+}
+
 static void stop(struct worker *w)
 {
+    dyn_worker_destroy(w->dynamo); /* its requests are the mux's, which goes with http */
     http_destroy(w->http);
     engine_destroy(w->engine);
     bundle_close(&w->bundle);
@@ -409,6 +429,33 @@ static void print_ready(const struct worker *w, int64_t started_ns)
     fflush(stdout);
 }
 
+/* Frontends send requests as soon as they know of us, so they are told once the loop runs. */
+static int announce(struct worker *w, struct err *e)
+{
+    return w->dynamo ? dyn_worker_publish(w->dynamo, NULL, e) : ST_OK;
+}
+
+/* Waits for signals, and for the endpoint to end by itself. Nobody is to find us while we end. */
+static void wait_for_end(struct worker *w, const sigset_t *signals)
+{
+    for (bool draining = false;; draining = true) {
+        int sig = 0;
+        if (sigwait(signals, &sig) || sig == SIGUSR1)
+            break;
+        if (draining) {
+            log_warn("main", "second signal: ending now");
+            _exit(130);
+        }
+        log_info("main", "%s: draining, at most %llu s; again to end at once",
+                 sig == SIGINT ? "SIGINT" : "SIGTERM", (unsigned long long)w->config.drain_timeout_s);
+        if (w->dynamo)
+            dyn_worker_withdraw(w->dynamo);
+        http_drain(w->http);
+    }
+    if (w->dynamo)
+        dyn_worker_withdraw(w->dynamo);
+}
+
 /* The signals are blocked in every thread and taken here, one at a time. */
 static int serve(struct worker *w, const sigset_t *signals, int64_t started_ns, struct err *e)
 {
@@ -417,25 +464,17 @@ static int serve(struct worker *w, const sigset_t *signals, int64_t started_ns, 
     if (pthread_create(&thread, NULL, run_io, &io))
         return err_set(e, ST_ENOMEM, "the io thread could not be started");
     pthread_setname_np(thread, "io");
-    print_ready(w, started_ns);
-    bool draining = false;
-    for (;;) {
-        int sig = 0;
-        if (sigwait(signals, &sig) || sig == SIGUSR1)
-            break;
-        if (draining) {
-            log_warn("main", "second signal: ending now");
-            _exit(130);
-        }
-        draining = true;
-        log_info("main", "%s: draining, at most %llu s; again to end at once",
-                 sig == SIGINT ? "SIGINT" : "SIGTERM", (unsigned long long)w->config.drain_timeout_s);
-        http_drain(w->http);
+    int st = announce(w, e);
+    if (st) {
+        http_stop(w->http);
+    } else {
+        print_ready(w, started_ns);
+        wait_for_end(w, signals);
     }
     pthread_join(thread, NULL);
-    if (io.status && e)
+    if (!st && io.status && e)
         *e = io.err;
-    return io.status;
+    return st ? st : io.status;
 }
 
 static int start_and_serve(struct worker *w, int64_t started_ns, struct err *e)
@@ -456,6 +495,7 @@ static int start_and_serve(struct worker *w, int64_t started_ns, struct err *e)
     st = load_model(w, e);
     st = st ? st : start_engine(w, e);
     st = st ? st : start_http(w, e);
+    st = st ? st : start_dynamo(w, e);
     return st ? st : serve(w, &signals, started_ns, e);
 }
 
