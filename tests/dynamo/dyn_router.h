@@ -3,7 +3,11 @@
 #ifndef STATOR_TEST_DYN_ROUTER_H
 #define STATOR_TEST_DYN_ROUTER_H
 
-#include "kvcache/kv_play.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
 
 #include "dyn_events.h"
 #include "dyn_msgpack.h"
@@ -129,29 +133,6 @@ static void router_live(struct router *r, struct str payload)
 {
     struct dyn_msgpack m = dyn_msgpack_of(payload.p, payload.n);
     r->cursor += router_hear(r, &m, r->cursor + 1);
-}
-
-/* The picture and the index are the same, block by block, tier by tier. */
-static void router_compare(struct router *r, struct play *w)
-{
-    uint32_t n[KV_TIERS] = {0};
-    for (uint32_t i = 0; i < kv_prefix_nodes(w->x); i++) {
-        bool has[KV_TIERS] = {0};
-        const struct kv_node *node = play_node(w, i, &has[KV_TIER_DEVICE], &has[KV_TIER_HOST]);
-        for (int tier = 0; node && tier < KV_TIERS; tier++) {
-            if (!has[tier])
-                continue;
-            const struct play_name *want = play_find(w, &node->id);
-            assert_non_null(want);
-            const struct router_block *b = router_find(r, tier, want->name);
-            assert_non_null(b);
-            assert_true(b->content == want->content && b->first == want->first &&
-                        b->parent == want->parent_name);
-            n[tier]++;
-        }
-    }
-    assert_int_equal(n[0], r->n[0]);
-    assert_int_equal(n[1], r->n[1]);
 }
 
 #endif

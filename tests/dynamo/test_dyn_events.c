@@ -1,10 +1,11 @@
 /* Goal: a router that follows the stream, loses some of it, or comes late, holds the worker's index. Method: random use of a
- * small cache with a host tier (kv_play.h); what would go over the wire goes to routers that check each rule (dyn_router.h): one that
- * hears all, one that misses messages and asks, fresh ones that ask for the tree. A seed as argument, or in STATOR_TEST_SEED,
- * replays. */
+ * small cache with a host tier (kv_play.h); what would go over the wire goes to routers that check each rule (dyn_router.h):
+ * one that hears all, one that misses messages and asks, fresh ones that ask for the tree. A seed as argument, or in
+ * STATOR_TEST_SEED, replays. */
 #include <stdlib.h>
 
 #include "dyn_router.h"
+#include "kvcache/kv_play.h"
 
 #include "dyn_pub.h"
 #include "dyn_recovery.h"
@@ -16,6 +17,29 @@
 
 static uint64_t seed_given;
 static struct router live, lossy, fresh;
+
+/* The picture and the index are the same, block by block, tier by tier. */
+static void router_compare(struct router *r, struct play *w)
+{
+    uint32_t n[KV_TIERS] = {0};
+    for (uint32_t i = 0; i < kv_prefix_nodes(w->x); i++) {
+        bool has[KV_TIERS] = {0};
+        const struct kv_node *node = play_node(w, i, &has[KV_TIER_DEVICE], &has[KV_TIER_HOST]);
+        for (int tier = 0; node && tier < KV_TIERS; tier++) {
+            if (!has[tier])
+                continue;
+            const struct play_name *want = play_find(w, &node->id);
+            assert_non_null(want);
+            const struct router_block *b = router_find(r, tier, want->name);
+            assert_non_null(b);
+            assert_true(b->content == want->content && b->first == want->first &&
+                        b->parent == want->parent_name);
+            n[tier]++;
+        }
+    }
+    assert_int_equal(n[0], r->n[0]);
+    assert_int_equal(n[1], r->n[1]);
+}
 
 /* ---- asking --------------------------------------------------------------------------------------------------------- */
 

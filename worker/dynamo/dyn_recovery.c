@@ -1,6 +1,7 @@
 /* The question is a range of event ids, each end of which may be open. What is asked for without a beginning, or from further
- * back than we remember, is answered with the tree: it is all that those events would have added up to. last_event_id tells the router
- * where the live events go on, so what was numbered and not sent yet is in the tree and will be passed over when it comes. */
+ * back than we remember, is answered with the tree: it is all that those events would have added up to. last_event_id tells
+ * the router where the live events go on, so what was numbered and not sent yet is in the tree and will be passed over when it
+ * comes. */
 #include "dyn_recovery.h"
 
 #include "dyn_msgpack.h"
