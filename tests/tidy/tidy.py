@@ -29,7 +29,8 @@ ALLOWED = {
     "worker/sim": ["worker/engine", "worker/model", "kernels"],
     "worker/openai": [],
     "worker/http": ["worker/openai", "worker/engine", "worker/text", "kernels"],
-    "worker": ["worker/http", "worker/openai", "worker/engine", "worker/sim", "worker/model", "worker/text", "kernels"],
+    "worker/dynamo": ["worker/openai", "worker/engine", "worker/text", "worker/model", "kvcache", "kernels"],
+    "worker": ["worker/dynamo", "kvcache", "worker/http", "worker/openai", "worker/engine", "worker/sim", "worker/model", "worker/text", "kernels"],
 }
 ALLOWED["kernels"] = ["kernels/cpu"]  # the registry names its backends
 
