@@ -5,11 +5,17 @@
  * The cap is the least of what max_step_ns says and what the decoding rows put up with: slo_itl_ns, or a multiple of the
  * step without prompts, wider for those that are less sensitive. A fast prompt, and one that is about to miss slo_ttft_ns, may
  * use max_step_ns, unless somebody as sensitive decodes. Decodes alone may exceed the cap; a little progress of prompts is
- * always allowed on top of it. */
+ * always allowed on top of it.
+ *
+ * On a GPU a few decoding rows beside a prompt cost next to nothing, for the weights are read anyway; on a CPU they cost what they
+ * cost alone. There it gains nothing to put rows far below a prompt into its step: they yield, and run in the next one. Everybody's
+ * last token comes at the same time, the higher one's first token earlier. Never twice in a row. */
 #include "sched_state.h"
 
 static const double STRETCH_LEAST = 1.5,
-                    STRETCH_MORE = 6.5; /* of a decoding row's wait, fully sensitive and not at all */
+                    STRETCH_MORE = 6.5;   /* of a decoding row's wait, fully sensitive and not at all */
+static const double NOTHING_GAINED = 0.8; /* of what rows cost alone, if they cost it beside a prompt */
+enum { KNOWN_AFTER = 32 };                /* steps until the model is believed in this */
 static const double SLO_MORE = 4, PROGRESS = 1.15, MARGIN = 1.5; /* margin: in spreads of the model */
 
 void sched_cap_begin(struct sched *s)
@@ -38,6 +44,31 @@ void sched_cap_begin(struct sched *s)
         s->cap_ns = PROGRESS * alone;
     if (most >= SCHED_FAST)
         s->max_ns = s->cap_ns;
+}
+
+void sched_cap_yield(struct sched *s, uint32_t slot, uint32_t n)
+{
+    int64_t least = sched_lead(s, slot) - s->o.aging_ns / 2;
+    struct steptime_load far = {0}, near = s->load;
+    if (s->model.n_updates < KNOWN_AFTER || s->n_plans - s->yielded < 2)
+        return;
+    for (uint32_t i = 0; i < s->n_run; i++) {
+        const struct sched_seq *q = &s->seqs[s->run[i]];
+        if (!sched_decodes(q) || q->lead_ns > least)
+            continue;
+        far.n_rows++;
+        far.context += q->n_computed;
+    }
+    near.n_rows -= far.n_rows;
+    near.context -= far.context;
+    const struct steptime_load with = steptime_with_chunk(&s->load, s->seqs[slot].n_computed, n),
+                               without = steptime_with_chunk(&near, s->seqs[slot].n_computed, n);
+    double more = steptime_predict_ns(&s->model, &with, 0) - steptime_predict_ns(&s->model, &without, 0);
+    if (far.n_rows == 0 || more < NOTHING_GAINED * steptime_predict_ns(&s->model, &far, 0))
+        return;
+    s->yielded = s->n_plans;
+    s->yield_ns = least;
+    s->load = near;
 }
 
 /* It is fast, or less than two steps are left until its first token is late. */

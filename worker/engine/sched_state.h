@@ -70,6 +70,8 @@ struct sched {
     struct steptime model;
     struct steptime_load load; /* of what was given so far, and of all decoding ones */
     double cap_ns, max_ns;     /* of this step; 0: none. max: for a prompt that is late */
+    uint64_t yielded;          /* number of the plan in which decoding rows yielded to a prompt last */
+    int64_t yield_ns;          /* then: those of this lead or less */
 
     int64_t now_ns;
     uint64_t n_plans, next_order, rng;
@@ -111,6 +113,8 @@ static inline bool sched_decodes(const struct sched_seq *q)
 
 /* How long this step may take, from those who decode in it. */
 void sched_cap_begin(struct sched *s);
+/* The first prompt by rank gets about n tokens: do those that rank far below it decode beside it? */
+void sched_cap_yield(struct sched *s, uint32_t slot, uint32_t n);
 /* Of `n` tokens of a prompt, behind `have` that it was given: how many fit; at least `least`. */
 uint32_t sched_cap_fit(const struct sched *s, const struct sched_seq *q, uint32_t have, uint32_t n,
                        uint32_t least);

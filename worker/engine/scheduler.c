@@ -247,10 +247,15 @@ static void share_least(struct sched *s, bool wanted, bool *first)
         if ((s->wanted_by[slot] == s->n_plans) != wanted || idles(q))
             continue;
         if (sched_decodes(q)) {
-            if (!s->o.test_seed || i == 0 || rnd(s, 8))
+            bool yields = s->yielded == s->n_plans && q->lead_ns <= s->yield_ns;
+            if (!yields && (!s->o.test_seed || i == 0 || rnd(s, 8)))
                 give(s, slot, 1, 0);
         } else if (s->o.priorities) {
-            uint32_t n = *first && (wanted || leads(s, slot)) ? large : least;
+            uint32_t want = q->n_tokens - q->n_computed,
+                     n = *first && (wanted || leads(s, slot)) ? large : least;
+            n = n < want ? n : want;
+            if (*first)
+                sched_cap_yield(s, slot, n);
             give(s, slot, n, *first ? n : 0);
             *first = false;
         }

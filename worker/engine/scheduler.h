@@ -24,6 +24,7 @@
  *
  * Promises, which the tests check:
  * - Within max_num_batched_tokens everybody gets the least that he can use, by rank; what is left goes to prompts, by rank.
+ *   Where decoding rows cost as much beside a prompt as alone they yield to one far above them, never twice in a row.
  * - Nobody overtakes the head of the queue, unless it waits for a running prompt that computes its next blocks, or for company.
  * - A waiting request x takes a slot or blocks from a running v if its priority is higher and its lead by half a point, or if
  *   its lead is greater by two points. Equals run to their end.
@@ -53,8 +54,7 @@ struct sched_seq {
     uint32_t n_max;    /* tokens at which it ends: the last one is drawn, but never fed */
     uint32_t n_expect; /* output tokens to reserve blocks for; 0: one block at a time */
     int64_t arrival_ns;
-    int64_t
-        expiry_ns; /* until sched_remove: what it leaves in the cache ranks as if used then; 0: now */
+    int64_t expiry_ns; /* until sched_remove: what it leaves in the cache ranks as if used then; 0: now */
     int32_t priority;
     uint32_t strict;
     uint8_t latency; /* sensitivity in hundredths */
