@@ -9,6 +9,7 @@
  * undone in reverse order by `stop`, whatever was reached. */
 #define _GNU_SOURCE
 #include "bundle.h"
+#include "card.h"
 #include "clock.h"
 #include "config.h"
 #include "dyn_events.h"
@@ -47,6 +48,7 @@ struct worker {
     struct engine *engine;
     struct http *http;
     struct dyn_worker *dynamo; /* NULL without --dynamo */
+    struct card card;          /* zeroed without */
     struct buf key_text; /* --api-key-file, cut into keys in place */
     struct str keys[API_KEYS_MAX], names[NAMES_MAX];
     int32_t eog[ENGINE_STOP_TOKENS_MAX];
@@ -381,13 +383,28 @@ static int start_dynamo(struct worker *w, struct err *e)
                                              .priority_max = (uint32_t)w->config.priority_clamp,
                                              .eog = w->eog,
                                              .n_eog = w->n_eog}};
-    return w->config.dynamo ? join_create(&w->dynamo, &in, e) : ST_OK;
+    const struct card_input card = {.config = &w->config,
+                                    .model = w->model,
+                                    .bundle = &w->bundle,
+                                    .name = w->names[0].p,
+                                    .eog = w->eog,
+                                    .n_eog = w->n_eog,
+                                    .context_length = w->sizing.context_length,
+                                    .n_blocks = w->sizing.n_blocks,
+                                    .max_num_seqs = w->max_num_seqs,
+                                    .max_num_batched_tokens = w->max_num_batched_tokens,
+                                    .http_port = http_port(w->http)};
+    if (!w->config.dynamo)
+        return ST_OK;
+    int st = card_open(&w->card, &card, e);
+    return st ? st : join_create(&w->dynamo, &in, e);
 }
 
 static void stop(struct worker *w)
 {
     dyn_worker_destroy(w->dynamo); /* its requests are the mux's, which goes with http */
     http_destroy(w->http);
+    card_close(&w->card);
     engine_destroy(w->engine);
     bundle_close(&w->bundle);
     model_destroy(w->model);
@@ -432,7 +449,11 @@ static void print_ready(const struct worker *w, int64_t started_ns)
 /* Frontends send requests as soon as they know of us, so they are told once the loop runs. */
 static int announce(struct worker *w, struct err *e)
 {
-    return w->dynamo ? dyn_worker_publish(w->dynamo, NULL, e) : ST_OK;
+    struct dyn_record card = {0};
+    if (!w->dynamo)
+        return ST_OK;
+    dyn_card_record(&card, dyn_worker_self(w->dynamo), &w->card.card);
+    return dyn_worker_publish(w->dynamo, &card, e);
 }
 
 /* Waits for signals, and for the endpoint to end by itself. Nobody is to find us while we end. */
