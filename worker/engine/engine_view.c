@@ -42,11 +42,24 @@ static void publish_requests(struct engine *g)
     }
 }
 
+/* By the list of those that are the engine's: a slot that is not may be filled this moment. */
+static void count_requests(const struct engine *g, struct sched_census *out)
+{
+    *out = (struct sched_census){0};
+    for (uint32_t i = 0; i < g->n_live; i++) {
+        const struct sched_seq *q = sched_seq(g->sched, g->live[i]);
+        out->running[q->cls] += q->state == SCHED_RUNNING;
+        out->loading[q->cls] += q->state == SCHED_LOADING;
+        out->preempted[q->cls] += q->state == SCHED_WAITING && q->n_preempted > 0;
+        out->waiting[q->cls] += q->state == SCHED_WAITING && q->n_preempted == 0;
+    }
+}
+
 static void publish_classes(struct engine *g)
 {
     const struct sched_counters *n = sched_counters(g->sched);
     struct sched_census now;
-    sched_census(g->sched, &now);
+    count_requests(g, &now);
     for (uint32_t c = 0; c < ENGINE_CLASSES; c++) {
         struct class_counters *to = &g->stats.cls[c];
         put32(&to->waiting, now.waiting[c]);
