@@ -7,15 +7,15 @@
  * use max_step_ns, unless somebody as sensitive decodes. Decodes alone may exceed the cap; a little progress of prompts is
  * always allowed on top of it.
  *
- * On a GPU a few decoding rows beside a prompt cost next to nothing, for the weights are read anyway; on a CPU they cost what they
- * cost alone. There it gains nothing to put rows far below a prompt into its step: they yield, and run in the next one. Everybody's
- * last token comes at the same time, the higher one's first token earlier. Never twice in a row. */
+ * A few decoding rows beside a prompt cost a GPU next to nothing, for the weights are read anyway; many rows, and any on a
+ * CPU, cost more than half of what they cost alone. Then little is gained by putting rows far below a prompt into its step: they
+ * yield, and run in the next one. The higher one's first token comes earlier, the others' hardly later. Never twice in a row. */
 #include "sched_state.h"
 
 static const double STRETCH_LEAST = 1.5,
-                    STRETCH_MORE = 6.5;   /* of a decoding row's wait, fully sensitive and not at all */
-static const double NOTHING_GAINED = 0.8; /* of what rows cost alone, if they cost it beside a prompt */
-enum { KNOWN_AFTER = 32 };                /* steps until the model is believed in this */
+                    STRETCH_MORE = 6.5;  /* of a decoding row's wait, fully sensitive and not at all */
+static const double LITTLE_GAINED = 0.5; /* of what rows cost alone, if they cost as much beside a prompt */
+enum { KNOWN_AFTER = 32 };               /* steps until the model is believed in this */
 static const double SLO_MORE = 4, PROGRESS = 1.15, MARGIN = 1.5; /* margin: in spreads of the model */
 
 void sched_cap_begin(struct sched *s)
@@ -64,7 +64,7 @@ void sched_cap_yield(struct sched *s, uint32_t slot, uint32_t n)
     const struct steptime_load with = steptime_with_chunk(&s->load, s->seqs[slot].n_computed, n),
                                without = steptime_with_chunk(&near, s->seqs[slot].n_computed, n);
     double more = steptime_predict_ns(&s->model, &with, 0) - steptime_predict_ns(&s->model, &without, 0);
-    if (far.n_rows == 0 || more < NOTHING_GAINED * steptime_predict_ns(&s->model, &far, 0))
+    if (far.n_rows == 0 || more < LITTLE_GAINED * steptime_predict_ns(&s->model, &far, 0))
         return;
     s->yielded = s->n_plans;
     s->yield_ns = least;

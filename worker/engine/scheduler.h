@@ -24,7 +24,7 @@
  *
  * Promises, which the tests check:
  * - Within max_num_batched_tokens everybody gets the least that he can use, by rank; what is left goes to prompts, by rank.
- *   Where decoding rows cost as much beside a prompt as alone they yield to one far above them, never twice in a row.
+ *   Where decoding rows cost nearly as much beside a prompt as alone they yield to one far above them, never twice in a row.
  * - Nobody overtakes the head of the queue, unless it waits for a running prompt that computes its next blocks, or for company.
  * - A waiting request x takes a slot or blocks from a running v if its priority is higher and its lead by half a point, or if
  *   its lead is greater by two points. Equals run to their end.
