@@ -4,7 +4,6 @@
 #include "card.h"
 
 #include "bundle_vocab.h"
-#include "http.h"
 #include "tok_write.h"
 
 #include <errno.h>
@@ -144,12 +143,7 @@ int card_open(struct card *c, const struct card_input *in, struct err *e)
     const struct config *config = in->config;
     *c = (struct card){0};
     int st = open_files(c, in, e);
-    const char *host = http_host_is_wildcard(config->host) ? config->dyn_tcp_rpc_host : config->host;
-    bool v6 = strchr(host, ':') != NULL;
-    if (config->dynamo_serve_files)
-        buf_printf(&c->base_url, "http://%s%s%s:%u/v1/stator/model", v6 ? "[" : "", host,
-                   v6 ? "]" : "", in->http_port);
-    if (!st && (c->base_url.failed || c->template.failed))
+    if (!st && c->template.failed)
         st = err_set(e, ST_ENOMEM, "model card: no memory");
     if (st) {
         card_close(c);
@@ -158,7 +152,6 @@ int card_open(struct card *c, const struct card_input *in, struct err *e)
     c->card = (struct dyn_card){
         .name = in->name,
         .files = &c->files,
-        .base_url = c->base_url.p,
         .chat = in->bundle->chat != NULL,
         .context_max = model_info(in->model)->context_max,
         .context_length = in->context_length,
@@ -172,6 +165,15 @@ int card_open(struct card *c, const struct card_input *in, struct err *e)
         .reasoning_parser = dyn_card_reasoning_parser(buf_str(&c->template)),
     };
     return ST_OK;
+}
+
+int card_serve(struct card *c, const char *host, uint16_t port, struct err *e)
+{
+    bool v6 = strchr(host, ':') != NULL;
+    int st = buf_printf(&c->base_url, "http://%s%s%s:%u/v1/stator/model", v6 ? "[" : "", host, v6 ? "]" : "",
+                        port);
+    c->card.base_url = c->base_url.p;
+    return st ? err_set(e, st, "model card: no memory") : ST_OK;
 }
 
 void card_close(struct card *c)

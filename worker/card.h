@@ -30,10 +30,11 @@ struct card_input {
     const char *name; /* what clients ask for */
     const int32_t *eog;
     uint32_t n_eog, context_length, n_blocks, max_num_seqs, max_num_batched_tokens;
-    uint16_t http_port; /* where --dynamo-serve-files has them */
 };
 
 int card_open(struct card *c, const struct card_input *in, struct err *e);
+/* The files are fetched from there, not read where they lie. */
+int card_serve(struct card *c, const char *host, uint16_t port, struct err *e);
 void card_close(struct card *c); /* a zeroed one is fine */
 
 #endif

@@ -103,8 +103,7 @@ static const struct setting table[] = {
      "after SIGTERM running requests have this long"},
     {"dynamo", FLAG, AT(dynamo), NULL, 0, 0, "", "join an NVIDIA Dynamo deployment as a backend worker"},
     {"dynamo-serve-files", FLAG, AT(dynamo_serve_files), NULL, 0, 0, "",
-     "Dynamo: frontends share no disk with this worker and fetch tokenizer and configuration from --host and "
-     "--port"},
+     "Dynamo: frontends share no disk with this worker: they fetch its files from the status server"},
     {"dyn-namespace", STRING, AT(dyn_namespace), "dynamo", 0, 0, "NAME", "Dynamo: namespace to join"},
     {"dyn-component", STRING, AT(dyn_component), "backend", 0, 0, "NAME", "Dynamo: component to be"},
     {"dyn-endpoint", STRING, AT(dyn_endpoint), "generate", 0, 0, "NAME", "Dynamo: name of the endpoint"},
@@ -388,6 +387,8 @@ static int check_dynamo(const struct config *c, struct err *e)
             return err_set(e, ST_EINVAL,
                            "--%s: frontends are told this address: '%s' is none that they could reach",
                            hosts[i][0], hosts[i][1]);
+    if (c->dynamo_serve_files && c->dyn_system_port < 0)
+        return err_set(e, ST_EINVAL, "--dynamo-serve-files: the status server does it: give --dyn-system-port");
     if (!c->cache_dir)
         return err_set(e, ST_EINVAL,
                        "--dynamo: needs --cache-dir where neither XDG_CACHE_HOME nor HOME is set");

@@ -11,6 +11,7 @@
 #ifndef STATOR_JOIN_H
 #define STATOR_JOIN_H
 
+#include "card.h"
 #include "config.h"
 #include "dyn_worker.h"
 #include "http.h"
@@ -20,6 +21,8 @@ struct join_input {
     struct http *http; /* the worker is attached to its loop */
     const char *device;
     struct dyn_request_limits limits;
+    struct card *card; /* told where its files are served */
+    int64_t started_ns;
 };
 
 int join_create(struct dyn_worker **out, const struct join_input *in, struct err *e);

@@ -49,6 +49,7 @@ struct worker {
     struct http *http;
     struct dyn_worker *dynamo; /* NULL without --dynamo */
     struct card card;          /* zeroed without */
+    int64_t started_ns;
     struct buf key_text; /* --api-key-file, cut into keys in place */
     struct str keys[API_KEYS_MAX], names[NAMES_MAX];
     int32_t eog[ENGINE_STOP_TOKENS_MAX];
@@ -382,7 +383,9 @@ static int start_dynamo(struct worker *w, struct err *e)
                                              .vocab_size = model_info(w->model)->vocab,
                                              .priority_max = (uint32_t)w->config.priority_clamp,
                                              .eog = w->eog,
-                                             .n_eog = w->n_eog}};
+                                             .n_eog = w->n_eog},
+                                  .card = &w->card,
+                                  .started_ns = w->started_ns};
     const struct card_input card = {.config = &w->config,
                                     .model = w->model,
                                     .bundle = &w->bundle,
@@ -392,8 +395,7 @@ static int start_dynamo(struct worker *w, struct err *e)
                                     .context_length = w->sizing.context_length,
                                     .n_blocks = w->sizing.n_blocks,
                                     .max_num_seqs = w->max_num_seqs,
-                                    .max_num_batched_tokens = w->max_num_batched_tokens,
-                                    .http_port = http_port(w->http)};
+                                    .max_num_batched_tokens = w->max_num_batched_tokens};
     if (!w->config.dynamo)
         return ST_OK;
     int st = card_open(&w->card, &card, e);
@@ -542,6 +544,7 @@ int main(int argc, char **argv)
             config_print_markdown(stdout);
         return 0;
     }
+    w.started_ns = started_ns;
     log_level_from(c->log_level, &level);
     log_set_level(level);
     if (!c->model) {

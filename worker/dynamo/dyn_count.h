@@ -11,9 +11,6 @@
 #ifndef STATOR_DYN_COUNT_H
 #define STATOR_DYN_COUNT_H
 
-#include "buf.h"
-#include "dyn_record.h"
-
 #include <stdint.h>
 
 enum { DYN_COUNT_BUCKETS = 14 };
@@ -37,14 +34,6 @@ struct dyn_count {
 void dyn_count_begin(struct dyn_count *c, uint64_t request_bytes);
 void dyn_count_end(struct dyn_count *c, int64_t duration_ns); /* of what began, however it ended */
 
-/* What is not counted here; gauges of the worker. */
-struct dyn_gauges {
-    uint64_t total_blocks, used_blocks;
-    double uptime_s, model_load_s;
-};
-
-/* Appends the page in Prometheus' text format. */
-void dyn_count_page(struct buf *out, const struct dyn_count *c, const struct dyn_gauges *g,
-                    const struct dyn_self *self, struct str model);
+extern const int64_t dyn_count_bounds_ms[DYN_COUNT_BUCKETS]; /* ascending */
 
 #endif

@@ -28,6 +28,7 @@ struct dyn_worker {
     struct dyn_plane *plane;
     struct dyn_feed *feed;
     struct dyn_store *store;
+    struct dyn_status *status; /* NULL: none */
     struct buf address, path; /* address, path of the endpoint: borrowed by self and by the plane */
     int epoll_fd;
 };
@@ -52,6 +53,19 @@ static int open_feed(struct dyn_worker *w, struct err *e)
         .engine = engine_mux_engine(w->o.mux), .worker = w->self.instance, .host = w->o.event_host};
     int st = dyn_feed_create(&w->feed, &feed, e);
     return st ? st : dyn_feed_join(w->feed, &w->self, w->plane, w->store, e);
+}
+
+static int open_status(struct dyn_worker *w, struct err *e)
+{
+    if (!w->o.status)
+        return ST_OK;
+    struct dyn_status_options o = *w->o.status;
+    o.self = &w->self;
+    o.count = &w->count;
+    o.engine = engine_mux_engine(w->o.mux);
+    o.store = w->store;
+    w->o.status = NULL; /* its socket is the server's from here on */
+    return dyn_status_create(&w->status, &o, e);
 }
 
 static int watch(struct dyn_worker *w, int fd)
@@ -79,8 +93,11 @@ static int open_all(struct dyn_worker *w, struct err *e)
         st = dyn_store_open(&w->store, &w->o.store, e);
     if (!st)
         st = open_feed(w, e);
+    if (!st)
+        st = open_status(w, e);
     w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!st && (w->epoll_fd < 0 || watch(w, dyn_plane_fd(w->plane)) || watch(w, dyn_feed_fd(w->feed))))
+    if (!st && (w->epoll_fd < 0 || watch(w, dyn_plane_fd(w->plane)) || watch(w, dyn_feed_fd(w->feed)) ||
+                (w->status && watch(w, dyn_status_fd(w->status)))))
         st = err_set(e, ST_EIO, "dynamo: %s", strerror(errno));
     return st;
 }
@@ -107,6 +124,9 @@ void dyn_worker_destroy(struct dyn_worker *w)
 {
     if (!w)
         return;
+    if (w->o.status) /* never came to be */
+        close(w->o.status->listen_fd);
+    dyn_status_destroy(w->status);
     dyn_store_close(w->store);
     dyn_plane_destroy(w->plane);
     dyn_generate_destroy(w->generate);
@@ -164,8 +184,8 @@ static int sooner(int a, int b)
 int dyn_worker_run(void *ctx, int64_t now_ns)
 {
     struct dyn_worker *w = ctx;
-    int plane = dyn_plane_run(w->plane, now_ns);
-    return sooner(plane, dyn_feed_run(w->feed, now_ns));
+    int ms = sooner(dyn_plane_run(w->plane, now_ns), dyn_feed_run(w->feed, now_ns));
+    return w->status ? sooner(ms, dyn_status_run(w->status)) : ms;
 }
 
 void dyn_worker_drain(void *ctx, int64_t now_ns)

@@ -16,6 +16,7 @@
 #include "dyn_count.h"
 #include "dyn_record.h"
 #include "dyn_request.h"
+#include "dyn_status.h"
 #include "dyn_store.h"
 #include "engine_mux.h"
 
@@ -33,6 +34,7 @@ struct dyn_worker_options {
     struct dyn_store_options store; /* instance: set here */
     struct dyn_request_limits limits;
     struct engine_mux *mux; /* of an engine that tells its cache's events (dyn_feed.h) */
+    const struct dyn_status_options *status; /* NULL: no status server. What of it this module knows is set here */
 };
 
 int dyn_worker_create(struct dyn_worker **out, const struct dyn_worker_options *o, struct err *e);
