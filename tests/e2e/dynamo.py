@@ -51,6 +51,30 @@ def until(what, seconds, check):
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+class Etcd:
+    """One server on loopback with an empty store."""
+
+    def __enter__(self):
+        self.folder = tempfile.mkdtemp(prefix="stator-etcd-")
+        self.url, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        self.process = subprocess.Popen(["etcd", "--data-dir", self.folder, "--listen-client-urls", self.url, "--advertise-client-urls",
+                                         self.url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+                                         "--initial-cluster", "default=" + peer], stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+
+        def healthy():
+            connection = http.client.HTTPConnection(self.url[7:], timeout=2)
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        until("etcd's /health", 20, healthy)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class Deployment:
     """A store, a frontend in KV mode and so many workers. `store`: the flags and variables of file or etcd discovery."""
 

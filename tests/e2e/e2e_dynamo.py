@@ -1,8 +1,8 @@
 """Two workers behind NVIDIA Dynamo's own frontend: everything that a client sees through it, and what happens when parts go."""
 import http.client
 import json
-import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -200,9 +200,14 @@ def main():
     dynamo.python()
     with Deployment() as d:
         failed = run_cases(sys.modules[__name__], d)
+    if shutil.which("etcd"):
+        print("with etcd:", flush=True)
+        with dynamo.Etcd() as etcd, Deployment(etcd=etcd.url) as d:
+            failed += run_cases(sys.modules[__name__], d)
+    else:
+        print("without etcd: etcd-server is not installed")
     finish(failed)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     main()

@@ -153,7 +153,7 @@ int dyn_worker_publish(struct dyn_worker *w, struct dyn_record *card, struct err
     struct dyn_record instance = {0};
     dyn_record_instance(&instance, &w->self, NULL);
     int st = dyn_store_publish(w->store, &instance);
-    int st_card = card ? dyn_store_publish(w->store, card) : ST_OK;
+    int st_card = dyn_store_publish(w->store, card);
     if (st || st_card)
         return err_set(e, st ? st : st_card, "dynamo: the worker's records: %s",
                        status_text(st ? st : st_card));
