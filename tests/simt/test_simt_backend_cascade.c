@@ -1,5 +1,5 @@
-/* Sequences that have a long prefix in the same blocks, through the whole backend: in steps that share it, launch by launch and by
- * graphs, every row has the bits of a step of its own. */
+/* Sequences that have a long prefix in the same blocks, through the whole backend: in steps that share it, launch by launch and
+ * by graphs, every row has the bits of a step of its own. */
 #define NET_POSITIONS 1100
 #include "backend_net.h"
 

@@ -2,7 +2,7 @@
  * the next call's prompt begins with it. Not the answer's last block: templates write an answer back in other tokens than it
  * was drawn in, now and then.
  *
- * Only calls that announced a return (iat) are remembered, in a ring; one that leaves the ring unseen counts as never come back. */
+ * Only calls that announced a return (iat) are remembered, in a ring; who leaves the ring unseen counts as never come back. */
 #include "learn.h"
 
 static double work_of(const struct sched_seq *s, const struct req *q)
