@@ -210,6 +210,8 @@ struct be_sample_row {
     const struct be_seen *seen; /* [n_seen], distinct tokens */
     const int32_t *banned; /* [n_banned] tokens that must not be drawn (e.g. end tokens under ignore_eos) */
     uint32_t n_banned;
+    const uint32_t *allowed; /* [(vocab + 31) / 32] bit t of word t / 32: token t may be drawn, all others are banned;
+                                NULL = all may */
     int32_t n_logprobs; /* -1 = none, 0..BE_LOGPROBS_MAX alternatives */
     uint32_t prev;      /* 0, or 1 + the row of the previous step's op_sample whose token counts as one more output of
                            this sequence (it is in no `seen` yet); only where depth > 1 */
@@ -241,6 +243,7 @@ struct be_block_copy {
 struct be_ops {
     const char *name; /* "cpu" */
     uint32_t depth;   /* steps that may be under way at once; 1: end_step returns with the results */
+    bool masks;       /* sample honours be_sample_row.allowed; otherwise no row may have one */
     void (*destroy)(struct be *be);
     const char *(*describe)(const struct be *be); /* one line for the start-up log; valid as long as `be` */
 

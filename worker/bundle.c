@@ -189,6 +189,16 @@ static char *default_name(const char *path)
     return mem_dup(path + start, end - start);
 }
 
+/* Of those that end a text, and of control tokens: none. */
+static struct str text_of(const void *ctx, uint32_t token)
+{
+    const struct bundle *b = ctx;
+    for (uint32_t i = 0; i < b->n_eog; i++)
+        if ((uint32_t)b->eog[i] == token)
+            return (struct str){0};
+    return tok_bytes(b->tok, (tok_t)token, false);
+}
+
 int bundle_open(struct bundle *b, const char *path, const struct gguf *g, const char *template_path, uint32_t dummy_vocab,
                 struct err *e)
 {
@@ -199,15 +209,18 @@ int bundle_open(struct bundle *b, const char *path, const struct gguf *g, const 
                : open_folder(b, path, template_path == NULL, dummy_vocab, e);
     if (!st && template_path)
         st = template_from_file(b, template_path, e);
+    if (!st) {
+        b->n_eog = (uint32_t)tok_eog(b->tok, b->eog, BUNDLE_EOG_MAX);
+        st = grammar_vocab_create(&b->vocab, tok_vocab_size(b->tok), text_of, b);
+    }
     if (st)
         bundle_close(b);
-    else
-        b->n_eog = (uint32_t)tok_eog(b->tok, b->eog, BUNDLE_EOG_MAX);
     return st;
 }
 
 void bundle_close(struct bundle *b)
 {
+    grammar_vocab_destroy(b->vocab);
     tok_destroy(b->tok);
     chat_destroy(b->chat);
     mem_free(b->name);

@@ -14,12 +14,14 @@
 
 #include "chat.h"
 #include "gguf.h"
+#include "grammar_vocab.h"
 #include "tok.h"
 
 enum { BUNDLE_JSON_MAX = 128 << 20, BUNDLE_TEMPLATE_MAX = 4 << 20, BUNDLE_EOG_MAX = 16 };
 
 struct bundle {
     struct tok *tok;
+    struct grammar_vocab *vocab; /* its tokens, as grammars see them; borrows from this struct, which must stay where it is */
     struct chat *chat;    /* may be NULL */
     bool knows_developer; /* the template speaks of the role "developer" */
     char why_no_chat[200];

@@ -347,6 +347,7 @@ static int start_http(struct worker *w, struct err *e)
         .port = (uint16_t)c->port,
         .engine = w->engine,
         .model = {.tok = b->tok,
+                  .vocab = b->vocab,
                   .chat = b->chat,
                   .why_no_chat = str_from(b->why_no_chat),
                   .names = w->names,

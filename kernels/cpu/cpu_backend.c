@@ -243,6 +243,7 @@ static const char *describe(const struct be *be)
 static const struct be_ops cpu_ops = {
     .name = "cpu",
     .depth = 1,
+    .masks = true,
     .destroy = destroy,
     .describe = describe,
     .weight_create = cpu_pack_weight,

@@ -32,16 +32,33 @@ void cpu_sample_philox(uint32_t out[4], const uint32_t counter[4], const uint32_
     out[3] = c3;
 }
 
+/* NaN and +inf stay: they must fail the row. */
+static void ban(float *z, uint32_t t)
+{
+    if (z[t] < INFINITY)
+        z[t] = -INFINITY;
+}
+
+static void ban_others(float *z, uint32_t vocab, const uint32_t *allowed)
+{
+    for (uint32_t i = 0; i < vocab; i += 32) {
+        uint32_t n = vocab - i < 32 ? vocab - i : 32;
+        for (uint32_t k = 0; allowed[i / 32] != UINT32_MAX && k < n; k++)
+            if (!(allowed[i / 32] >> k & 1))
+                ban(z, i + k);
+    }
+}
+
 void cpu_sample_edit(float *z, uint32_t vocab, const struct be_sample_row *p)
 {
     for (uint32_t i = 0; i < p->n_bias; i++)
         if ((uint32_t)p->bias[i].token < vocab)
             z[p->bias[i].token] += p->bias[i].add;
-    for (uint32_t i = 0; i < p->n_banned; i++) {
-        uint32_t t = (uint32_t)p->banned[i];
-        if (t < vocab && z[t] < INFINITY) /* NaN and +inf stay: they must fail the row */
-            z[t] = -INFINITY;
-    }
+    for (uint32_t i = 0; i < p->n_banned; i++)
+        if ((uint32_t)p->banned[i] < vocab)
+            ban(z, (uint32_t)p->banned[i]);
+    if (p->allowed)
+        ban_others(z, vocab, p->allowed);
     for (uint32_t i = 0; i < p->n_seen; i++) {
         uint32_t t = (uint32_t)p->seen[i].token;
         if (t >= vocab)

@@ -18,6 +18,7 @@
 
 #include "engine_core.h"
 #include "fake_transfers.h"
+#include "grammar_mask.h"
 #include "mem.h"
 
 #include <assert.h>
@@ -27,7 +28,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { FAKE_VOCAB = 97, FAKE_SEQS_MAX = 16, FAKE_DEPTH_MAX = 2, FAKE_PATIENCE = 16 };
+enum { FAKE_VOCAB = 97, FAKE_SEQS_MAX = 16, FAKE_DEPTH_MAX = 2, FAKE_MASK_WORDS = (FAKE_VOCAB + 31) / 32, FAKE_PATIENCE = 16 };
 
 /* What one step was given, in memory of our own. */
 struct fake_step {
@@ -100,6 +101,9 @@ static inline void fake_draw(float *z, const struct be_sample_row *r, struct be_
     }
     for (uint32_t i = 0; i < r->n_banned; i++)
         z[r->banned[i]] = -INFINITY;
+    for (uint32_t v = 0; v < FAKE_VOCAB && r->allowed; v++)
+        if (!(r->allowed[v / 32] >> v % 32 & 1))
+            z[v] = -INFINITY;
     for (int32_t v = 0; v < FAKE_VOCAB; v++) {
         float y = z[v];
         if (r->temperature >= 1e-5f)
@@ -288,6 +292,11 @@ static inline void fake_take_sample(struct op_sample *p)
         rows[i].bias = fake_copy(rows[i].bias, rows[i].n_bias, 0, sizeof *rows[i].bias);
         rows[i].seen = fake_copy(rows[i].seen, rows[i].n_seen, 1, sizeof *rows[i].seen);
         rows[i].banned = fake_copy(rows[i].banned, rows[i].n_banned, 0, sizeof *rows[i].banned);
+        const uint32_t *allowed = rows[i].allowed;
+        if (allowed) {
+            rows[i].allowed = fake_copy(allowed, FAKE_MASK_WORDS, 0, sizeof *allowed);
+            fake_spoil(allowed, FAKE_MASK_WORDS, sizeof *allowed);
+        }
     }
     p->rows = rows;
     fake_spoil(given, p->n_rows, sizeof *given);
@@ -385,6 +394,7 @@ static inline void fake_free(struct fake_step *s)
         free((void *)(uintptr_t)s->sample.rows[i].bias);
         free((void *)(uintptr_t)s->sample.rows[i].seen);
         free((void *)(uintptr_t)s->sample.rows[i].banned);
+        free((void *)(uintptr_t)s->sample.rows[i].allowed);
     }
     free((void *)(uintptr_t)s->sample.rows);
     free((void *)(uintptr_t)s->b.spans);
@@ -462,6 +472,7 @@ static inline int fake_limits(struct be *be, const struct be_step_limits *l, str
 
 static const struct be_ops fake_ops = {.name = "fake",
                                        .depth = 1,
+                                       .masks = true,
                                        .kv_create = fake_kv_create,
                                        .kv_destroy = fake_kv_destroy,
                                        .kv_block_bytes = fake_kv_block_bytes,
@@ -499,8 +510,20 @@ static inline int fake_engine_create(struct engine **out, struct fake_be *f, str
     return engine_core_create(out, o, &c, e);
 }
 
+/* Every token tried by itself. */
+static inline void fake_mask(const struct engine_request *r, const struct grammar_state *s, uint32_t *bits)
+{
+    memset(bits, 0, FAKE_MASK_WORDS * sizeof *bits);
+    for (uint32_t v = 0; v < FAKE_VOCAB; v++) {
+        struct grammar_state next = *s;
+        bits[v / 32] |= (uint32_t)grammar_push_token(&next, v) << v % 32;
+    }
+    for (uint32_t i = 0; i < r->n_stop_tokens && !r->ignore_eos && grammar_can_end(s); i++)
+        bits[r->stop_tokens[i] / 32] |= 1u << r->stop_tokens[i] % 32;
+}
+
 /* What a request alone in the world gives: tokens and log-probabilities into out[max_tokens], the number returned; *stopped:
- * by a stop token. */
+ * by a stop token, or because its grammar ends. */
 static inline uint32_t fake_reference(const struct engine_request *r, int32_t *out, float *logprobs,
                                       bool *stopped)
 {
@@ -508,8 +531,12 @@ static inline uint32_t fake_reference(const struct engine_request *r, int32_t *o
     struct be_seen seen[FAKE_VOCAB];
     uint32_t at[FAKE_VOCAB] = {0}, n_seen = 0, n = 0;
     bool penalties = r->repetition != 1 || r->frequency != 0 || r->presence != 0;
+    uint32_t allowed[FAKE_MASK_WORDS];
+    struct grammar_state guide;
+    if (r->grammar)
+        grammar_begin(&guide, r->grammar);
     *stopped = false;
-    for (uint32_t pos = 0; n < r->max_tokens; pos++) {
+    for (uint32_t pos = 0; n < r->max_tokens && !*stopped; pos++) {
         int32_t t = pos < r->n_prompt ? r->prompt[pos] : out[pos - r->n_prompt];
         before = fake_kv(before, t, pos);
         h = fake_mix(h, before);
@@ -532,8 +559,11 @@ static inline uint32_t fake_reference(const struct engine_request *r, int32_t *o
                                     .seen = seen,
                                     .n_seen = penalties ? n_seen : 0,
                                     .banned = r->stop_tokens,
-                                    .n_banned = r->ignore_eos ? r->n_stop_tokens : 0};
+                                    .n_banned = r->ignore_eos ? r->n_stop_tokens : 0,
+                                    .allowed = r->grammar ? allowed : NULL};
         struct be_sample_out drawn;
+        if (r->grammar)
+            fake_mask(r, &guide, allowed);
         fake_logits(h, z);
         fake_draw(z, &row, &drawn);
         for (uint32_t i = 0; i < r->n_stop_tokens && !r->ignore_eos; i++)
@@ -542,6 +572,7 @@ static inline uint32_t fake_reference(const struct engine_request *r, int32_t *o
             break;
         logprobs[n] = drawn.logprob;
         out[n++] = drawn.token;
+        *stopped = r->grammar && grammar_push_token(&guide, (uint32_t)drawn.token) && grammar_must_end(&guide);
     }
     return n;
 }

@@ -1,7 +1,7 @@
 /* Goal: every schedule gives the tokens and log-probabilities of the one-at-a-time run, whether steps run one by one or two are
  * under way. Method: random engines (block size, pool just large enough, slots, budget, caching, priorities, a host tier, caps
  * on time, disturbances) are fed random requests (shared prefixes, salts, penalties, biases, seeds, stop tokens, hints,
- * arrivals, cancels) on a backend whose tokens show any mistake (fake_be.h). After each: no block and no slot is
+ * grammars, arrivals, cancels) on a backend whose tokens show any mistake (fake_be.h). After each: no block and no slot is
  * missing, every request got exactly one END, last. A failing seed is printed and replays with it as argument. */
 #define _GNU_SOURCE
 #include <setjmp.h>
@@ -14,6 +14,7 @@
 
 #include "drive.h"
 #include "fake_be.h"
+#include "grammar_schema.h"
 #include "schedules.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -24,6 +25,50 @@ enum { SEEDS = 500 }; /* each at both depths */
 
 static uint64_t only_seed;
 static struct job jobs[SCHEDULE_JOBS];
+
+/* A printable character each, but for capitals, which are scraps of JSON, and the last two, which are control tokens. */
+static struct str token_bytes(const void *ctx, uint32_t token)
+{
+    static const char *const scraps[] = {"{\"",   "\"}", "\": ", "\", \"", "a\"",  "[[",   "]}",
+                                         "12", "tr",  "\"b",  ", ",     "null", "\":[\""};
+    static char text[FAKE_VOCAB];
+    (void)ctx;
+    if (token >= 'A' - ' ' && token < 'A' - ' ' + sizeof scraps / sizeof *scraps)
+        return str_from(scraps[token - ('A' - ' ')]);
+    text[token] = (char)(' ' + token);
+    return (struct str){&text[token], token + 2 < FAKE_VOCAB};
+}
+
+enum { GRAMMARS = 4 };
+static struct grammar_vocab *vocab;
+static struct grammar *grammars[GRAMMARS];
+
+static int open_grammars(void **state)
+{
+    static const char *const schemas[GRAMMARS] = {
+        "{}",
+        "{\"properties\":{\"a\":{\"type\":\"string\"},\"b\":{\"type\":\"integer\"}},\"required\":[\"b\"]}",
+        "{\"enum\":[\"a\",\"ab\",null,12]}",
+        "{\"type\":\"array\",\"minItems\":2,\"items\":{\"type\":\"string\"}}"};
+    (void)state;
+    int st = grammar_vocab_create(&vocab, FAKE_VOCAB, token_bytes, NULL);
+    for (int i = 0; i < GRAMMARS && !st; i++) {
+        cJSON *schema = NULL;
+        st = json_parse(&schema, str_from(schemas[i]), NULL);
+        st = st ? st : grammar_from_schema(&grammars[i], schema, vocab, NULL);
+        json_free(schema);
+    }
+    return st;
+}
+
+static int close_grammars(void **state)
+{
+    (void)state;
+    for (int i = 0; i < GRAMMARS; i++)
+        grammar_put(grammars[i]);
+    grammar_vocab_destroy(vocab);
+    return 0;
+}
 
 static void check_job(const struct job *j)
 {
@@ -61,6 +106,9 @@ static void run_schedule(uint64_t seed, uint32_t depth)
     for (uint32_t i = 0; i < d.n_jobs; i++) {
         make_job(&jobs[i], FAKE_VOCAB);
         make_hints(&jobs[i].r);
+        jobs[i].r.grammar = rnd(4) ? NULL : grammars[rnd(GRAMMARS)];
+        if (jobs[i].r.grammar)
+            jobs[i].r.ignore_eos = false; /* a token that is banned may be the only one that could follow */
     }
     drive_run(&d);
     drive_check_empty(g);
@@ -116,5 +164,5 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_schedule_gives_the_tokens_of_the_lone_run)};
     if (argc > 1)
         only_seed = strtoull(argv[1], NULL, 10);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, open_grammars, close_grammars);
 }

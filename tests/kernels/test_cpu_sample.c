@@ -260,6 +260,31 @@ static void draws_follow_the_distribution(void **state)
     row_close(&r);
 }
 
+static void a_mask_is_a_ban_of_all_others(void **state)
+{
+    (void)state;
+    for (uint32_t n = 1; n < 70; n++) {
+        struct row r = row_open(n);
+        uint32_t allowed[3] = {0x80000003u, 0xFFFFFFFFu, 0x15u};
+        int32_t banned[70];
+        struct be_sample_row p = plain, q = plain;
+        for (uint32_t i = 0; i < n; i++)
+            r.z[i] = (float)((i * 7919) % 64) / 8;
+        p.allowed = allowed;
+        q.banned = banned;
+        for (uint32_t i = 0; i < n; i++)
+            if (!(allowed[i / 32] >> i % 32 & 1))
+                banned[q.n_banned++] = (int32_t)i;
+        p.seed = q.seed = n;
+        p.n_logprobs = q.n_logprobs = 5;
+        struct be_sample_out a = draw(&r, &p), b = draw(&r, &q);
+        assert_int_equal(a.token, b.token);
+        assert_true(a.logprob == b.logprob);
+        assert_true(allowed[a.token / 32] >> a.token % 32 & 1);
+        row_close(&r);
+    }
+}
+
 static void edits_come_in_their_order(void **state)
 {
     (void)state;
@@ -365,6 +390,7 @@ int main(void)
     rows_ftz();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_the_known_answers),
+        cmocka_unit_test(a_mask_is_a_ban_of_all_others),
         cmocka_unit_test(greedy_takes_the_lowest_id_of_the_maxima),
         cmocka_unit_test(filters_and_draws_match_the_naive_twin),
         cmocka_unit_test(draws_follow_the_distribution),

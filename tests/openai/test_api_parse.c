@@ -105,18 +105,28 @@ static const struct refusal chat_refusals[] = {
     {"{" HI ",\"stream_options\":{}}", "stream_options: needs stream to be true", 0},
     {"{" HI ",\"stream\":true,\"stream_options\":{\"include_usage\":1}}",
      "stream_options.include_usage: expected true or false", 0},
-    {"{" HI ",\"response_format\":{\"type\":\"json_object\"}}",
-     "response_format.type: only \"text\" is supported yet", ST_EUNSUP},
-    {"{" HI ",\"response_format\":{}}", "response_format.type: missing", 0},
-    {"{" HI ",\"tool_choice\":\"required\"}", "tool_choice: only \"auto\" and \"none\" are supported yet",
-     ST_EUNSUP},
-    {"{" HI ",\"guided_json\":{}}", "guided_json: this field is not supported yet", ST_EUNSUP},
+    {"{" HI ",\"response_format\":{\"type\":\"grammar\"}}",
+     "response_format.type: only text, json_object and json_schema are supported", ST_EUNSUP},
+    {"{" HI ",\"response_format\":{}}", "response_format.type: expected a string", 0},
+    {"{" HI ",\"response_format\":{\"type\":\"json_schema\"}}",
+     "response_format.json_schema: expected an object with a schema", 0},
+    {"{" HI ",\"response_format\":{\"type\":\"json_object\"},\"guided_choice\":[\"a\"]}",
+     "guided_choice: response_format is there already; only one of them can hold", 0},
+    {"{" HI ",\"tool_choice\":\"required\"}", "tool_choice: there are no tools", 0},
+    {"{" HI ",\"tool_choice\":\"any\"}", "tool_choice: expected auto, none, required or a function", 0},
+    {"{" HI ",\"tool_choice\":{\"type\":\"function\"}}",
+     "tool_choice: expected a string, or an object with function.name", 0},
+    {"{" HI ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
+     "\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}}",
+     "tool_choice: no tool of that name", 0},
+    {"{" HI ",\"guided_json\":\"{\"}", "guided_json: expected a JSON schema", 0},
+    {"{" HI ",\"guided_regex\":\"x\"}", "guided_regex: not supported", ST_EUNSUP},
     {"{" HI ",\"tools\":{}}", "tools: expected an array", 0},
     {"{" HI ",\"tools\":[{\"type\":\"function\"}]}", "tools[0].function: expected an object", 0},
     {"{" HI ",\"chat_template_kwargs\":[]}", "chat_template_kwargs: expected an object", 0},
     {"{" HI ",\"nvext\":1}", "nvext: expected an object", 0},
     {"{" HI ",\"nvext\":{\"agent_hints\":{\"osl\":\"x\"}}}", "nvext.agent_hints.osl: expected an integer", 0},
-    {"{" HI ",\"nvext\":{\"guided_regex\":\"x\"}}", "nvext.guided_regex: not supported yet", ST_EUNSUP},
+    {"{" HI ",\"nvext\":{\"guided_regex\":\"x\"}}", "nvext.guided_regex: not supported", ST_EUNSUP},
     {"{" HI ",\"min_tokens\":5}", "min_tokens: supported only beside ignore_eos", ST_EUNSUP},
     {"{" HI ",\"best_of\":2}", "best_of: only the value of n is supported", ST_EUNSUP},
 };
@@ -250,6 +260,50 @@ static void tool_choice_none_hides_the_tools(void **state)
     api_request_fini(&r);
 }
 
+static void check_guide(const char *body, enum api_guide_kind kind, const char *field, const char *value, bool calls)
+{
+    struct api_request r;
+    struct err e = {0};
+    if (parse(&r, API_CHAT, body, &e))
+        fail_msg("%s: %s", body, e.text);
+    assert_int_equal(r.guide.kind, kind);
+    assert_int_equal(r.guide.calls, calls);
+    if (kind != API_GUIDE_NONE) {
+        char *text = cJSON_PrintUnformatted(r.guide.value);
+        assert_string_equal(r.guide.field, field);
+        assert_string_equal(text, value);
+        cJSON_free(text);
+    }
+    api_request_fini(&r);
+}
+
+static void the_form_of_the_answer_is_asked_for_in_many_ways(void **state)
+{
+    (void)state;
+#define TOOLS ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":" \
+              "\"null\"}}},{\"type\":\"function\",\"function\":{\"name\":\"g\"}}]"
+#define CALL_F "{\"properties\":{\"name\":{\"enum\":[\"f\"]},\"parameters\":{\"type\":\"null\"}}," \
+               "\"required\":[\"name\",\"parameters\"]}"
+#define CALL_G "{\"properties\":{\"name\":{\"enum\":[\"g\"]},\"parameters\":{\"type\":\"object\"}}," \
+               "\"required\":[\"name\",\"parameters\"]}"
+    check_guide("{" HI ",\"response_format\":{\"type\":\"text\"}}", API_GUIDE_NONE, NULL, NULL, false);
+    check_guide("{" HI TOOLS ",\"tool_choice\":\"auto\"}", API_GUIDE_NONE, NULL, NULL, false);
+    check_guide("{" HI ",\"response_format\":{\"type\":\"json_object\"}}", API_GUIDE_SCHEMA, "response_format",
+                "{\"type\":\"object\"}", false);
+    check_guide("{" HI ",\"response_format\":{\"type\":\"json_schema\","
+                "\"json_schema\":{\"name\":\"a\",\"schema\":{\"type\":1}}}}",
+                API_GUIDE_SCHEMA, "response_format.json_schema.schema", "{\"type\":1}", false);
+    check_guide("{" HI ",\"guided_json\":{\"a\":1}}", API_GUIDE_SCHEMA, "guided_json", "{\"a\":1}", false);
+    check_guide("{" HI ",\"guided_json\":\"{\\\"a\\\":1}\"}", API_GUIDE_SCHEMA, "guided_json", "{\"a\":1}", false);
+    check_guide("{" HI ",\"nvext\":{\"guided_choice\":[\"a\"]}}", API_GUIDE_CHOICE, "nvext.guided_choice", "[\"a\"]", false);
+    check_guide("{" HI TOOLS ",\"tool_choice\":\"required\"}", API_GUIDE_SCHEMA, "tools",
+                "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"object\",\"anyOf\":[" CALL_F "," CALL_G "]}}", true);
+    check_guide("{" HI TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}}",
+                API_GUIDE_SCHEMA, "tools",
+                "{\"type\":\"array\",\"minItems\":1,\"maxItems\":1,\"items\":{\"type\":\"object\",\"anyOf\":[" CALL_G "]}}",
+                true);
+}
+
 static void prompts_come_in_four_shapes(void **state)
 {
     (void)state;
@@ -340,6 +394,7 @@ int main(void)
         cmocka_unit_test(absent_fields_take_the_defaults),
         cmocka_unit_test(messages_take_their_normal_form),
         cmocka_unit_test(tool_choice_none_hides_the_tools),
+        cmocka_unit_test(the_form_of_the_answer_is_asked_for_in_many_ways),
         cmocka_unit_test(prompts_come_in_four_shapes),
         cmocka_unit_test(many_of_anything_is_refused),
         cmocka_unit_test(failed_allocations_are_clean),

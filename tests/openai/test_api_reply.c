@@ -55,6 +55,26 @@ static void whole_replies(void **state)
     buf_fini(&b);
 }
 
+static void calls_of_tools_are_no_content(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    struct api_choice c = {.text = STR_LIT("[{\"name\": \"f\", \"parameters\": {\"x\": \"\\\"\"}}]"),
+                           .finish = "stop", .calls = true};
+    api_put_reply_choice(&b, &CHAT, &c, false);
+    expect(&b, "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{"
+               "\"id\":\"call_chatcmpl-10000\","
+               "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":\\\"\\\\\\\"\\\"}\"}}]},"
+               "\"logprobs\":"
+               "null,\"finish_reason\":\"tool_calls\"}");
+    c.text = STR_LIT("[{\"name\": \"f\""); /* cut off: then it is what it is */
+    c.finish = "length";
+    api_put_reply_choice(&b, &CHAT, &c, false);
+    expect(&b, "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"[{\\\"name\\\": \\\"f\\\"\"},\"logprobs\":null,"
+               "\"finish_reason\":\"length\"}");
+    buf_fini(&b);
+}
+
 static void frames(void **state)
 {
     (void)state;
@@ -145,7 +165,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_replies),
-        cmocka_unit_test(frames),
+        cmocka_unit_test(calls_of_tools_are_no_content), cmocka_unit_test(frames),
         cmocka_unit_test(logprobs_in_both_shapes),
         cmocka_unit_test(errors_and_models),
     };

@@ -24,13 +24,14 @@ ALLOWED = {
     "kvcache": [],
     "transport": [],
     "worker/text": [],
+    "worker/grammar": [],
     "worker/model": ["kernels"],
-    "worker/engine": ["worker/model", "kvcache", "kernels"],
+    "worker/engine": ["worker/grammar", "worker/model", "kvcache", "kernels"],
     "worker/sim": ["worker/engine", "worker/model", "kernels"],
     "worker/openai": [],
-    "worker/http": ["worker/openai", "worker/engine", "worker/text", "kernels"],
-    "worker/dynamo": ["worker/openai", "worker/engine", "worker/text", "worker/model", "kvcache", "kernels"],
-    "worker": ["worker/dynamo", "kvcache", "worker/http", "worker/openai", "worker/engine", "worker/sim", "worker/model", "worker/text", "kernels"],
+    "worker/http": ["worker/openai", "worker/engine", "worker/grammar", "worker/text", "kernels"],
+    "worker/dynamo": ["worker/openai", "worker/engine", "worker/grammar", "worker/text", "worker/model", "kvcache", "kernels"],
+    "worker": ["worker/dynamo", "worker/grammar", "kvcache", "worker/http", "worker/openai", "worker/engine", "worker/sim", "worker/model", "worker/text", "kernels"],
 }
 ALLOWED["kernels"] = ["kernels/cpu"]  # the registry names its backends
 

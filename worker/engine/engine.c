@@ -193,6 +193,16 @@ static void note_preemptions(struct engine *g, const struct sched_plan *plan)
     }
 }
 
+/* What may be drawn next; the token before it is known (needs_tokens). */
+static const uint32_t *allowed(struct engine *g, const struct req *q, uint32_t at)
+{
+    uint32_t *bits = g->allowed + (size_t)at * g->mask_words;
+    grammar_mask(q->guide, g->walk, bits, g->core.vocab);
+    for (uint32_t i = 0; i < q->n_stop && !q->ignore_eos && grammar_can_end(q->guide); i++)
+        bits[q->stop[i] / 32] |= 1u << q->stop[i] % 32;
+    return bits;
+}
+
 static void build_batch(struct engine *g, struct batch *b, const struct sched_plan *plan)
 {
     batch_reset(b);
@@ -204,6 +214,8 @@ static void build_batch(struct engine *g, struct batch *b, const struct sched_pl
             continue;
         uint32_t position = row->start + row->n; /* of the token to be drawn */
         req_sample_row(q, position, (uint32_t)at, &b->sample[at]);
+        if (q->grammar)
+            b->sample[at].allowed = allowed(g, q, (uint32_t)at);
         q->tokens[position] = BE_TOKEN_PREV(at); /* until take_token knows it */
     }
 }
@@ -239,19 +251,22 @@ static void take_token(struct engine *g, uint32_t slot, const struct be_sample_o
         q->first_token_ns = g->now_ns;
         atomic_fetch_add(&g->stats.prompt_tokens, q->n_prompt);
     }
-    if (drawn->token < 0 || (uint32_t)drawn->token >= g->core.vocab) {
-        end_request(g, slot, ENGINE_FINISH_ERROR, ST_EINTERNAL);
+    if (drawn->token >= 0 && req_is_stop(q, drawn->token)) {
+        end_request(g, slot, ENGINE_FINISH_STOP, ST_OK);
         return;
     }
-    if (req_is_stop(q, drawn->token)) {
-        end_request(g, slot, ENGINE_FINISH_STOP, ST_OK);
+    if (drawn->token < 0 || (uint32_t)drawn->token >= g->core.vocab ||
+        (q->grammar && !grammar_push_token(q->guide, (uint32_t)drawn->token))) {
+        end_request(g, slot, ENGINE_FINISH_ERROR, ST_EINTERNAL);
         return;
     }
     req_append(q, drawn->token);
     sched_append(g->sched, slot);
     atomic_fetch_add(&g->stats.output_tokens, 1);
     emit_token(g, slot, drawn);
-    if (q->n_output == q->max_tokens)
+    if (q->grammar && grammar_must_end(q->guide))
+        end_request(g, slot, ENGINE_FINISH_STOP, ST_OK);
+    else if (q->n_output == q->max_tokens)
         end_request(g, slot, ENGINE_FINISH_LENGTH, ST_OK);
 }
 

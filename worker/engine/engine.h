@@ -9,7 +9,8 @@
  * Threads  submit, cancel, release, pop_event: one thread, the io thread (a bench or test may be it). stats: any thread.
  *          Everything else runs on the engine's own thread.
  * Errors   submit: ST_EBUSY (no free slot for its class: answer 429), ST_EDRAIN, ST_EINVAL (prompt empty, too long, a token
- *          id outside the vocabulary; the text names both numbers), ST_EDEVICE after a device error, which ends every
+ *          id outside the vocabulary; the text names both numbers), ST_EUNSUP (a grammar, and the backend
+ *          cannot mask), ST_EDEVICE after a device error, which ends every
  *          request with ENGINE_FINISH_ERROR and shows in stats.failed.
  * Bounds   no allocation after start. One TOKEN event per generated token, one END event per request, always, and last.
  * Source   docs/ARCHITECTURE.md, "one request through the system".
@@ -24,6 +25,7 @@
 #include <stdint.h>
 
 struct engine;
+struct grammar;
 struct model;
 
 enum { ENGINE_STOP_TOKENS_MAX = 16, ENGINE_BIAS_MAX = 1024, ENGINE_SALT_BYTES = 32 };
@@ -79,6 +81,9 @@ struct engine_request {
     uint32_t n_bias;
     int32_t n_logprobs;                    /* -1 = none */
     uint8_t cache_salt[ENGINE_SALT_BYTES]; /* equal salts may share blocks */
+    /* What the output must look like, or NULL. The engine takes a reference of its own until the slot is released. The request
+     * ends (STOP) when nothing may follow; stop tokens may be drawn where the text may end. */
+    struct grammar *grammar;
     uint64_t salt_tag; /* of the same salt: hash64_salt. Only events know it */
     /* Hints: they decide when, never what. docs/HINTS.md */
     int32_t priority, strict_priority;

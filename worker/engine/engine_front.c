@@ -76,6 +76,10 @@ static int create_parts(struct engine *g, struct err *e)
     g->live = mem_zalloc(n_slots, sizeof *g->live);
     g->live_at = mem_zalloc(n_slots, sizeof *g->live_at);
     g->views = mem_zalloc(n_slots, sizeof *g->views);
+    g->mask_words = (g->core.vocab + 31) / 32;
+    g->allowed = mem_zalloc((size_t)o->max_num_seqs * g->mask_words, sizeof *g->allowed); /* no page is there before it is used */
+    if (!g->allowed || grammar_walk_create(&g->walk) != ST_OK)
+        return err_set(e, ST_ENOMEM, "engine: no memory for %u masks of tokens", o->max_num_seqs);
     if (!g->free_slots || !g->live || !g->live_at || !g->views ||
         ring_create(&g->inbox, 3 * n_slots, sizeof(struct message)) != ST_OK ||
         ring_create(&g->events, (uint32_t)g->event_capacity, sizeof(struct engine_event)) != ST_OK)
@@ -206,6 +210,8 @@ void engine_destroy(struct engine *g)
     mem_free(g->live);
     mem_free(g->live_at);
     mem_free(g->views);
+    grammar_walk_destroy(g->walk);
+    mem_free(g->allowed);
     mem_free(g);
 }
 
@@ -256,6 +262,8 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
     int rc = req_validate(&g->limits, r, e);
     if (rc != ST_OK)
         return rc;
+    if (r->grammar && !g->o.be->ops->masks)
+        return err_set(e, ST_EUNSUP, "structured output is not supported on this device (%s)", g->o.be->ops->name);
     if (atomic_load(&g->stopping))
         return err_set(e, ST_EDRAIN, "the engine is shutting down");
     if (atomic_load(&g->stats.failed))
@@ -278,7 +286,8 @@ int engine_submit(struct engine *g, const struct engine_request *r, uint32_t *sl
         .priority = r->priority,
         .strict = r->strict_priority > 0 ? (uint32_t)r->strict_priority : 0,
         .latency = (uint8_t)(fminf(fmaxf(r->latency_sensitivity, 0), 1) * SCHED_LATENCY_MAX),
-        .cls = (uint8_t)engine_class(g, r->priority, r->strict_priority)};
+        .cls = (uint8_t)engine_class(g, r->priority, r->strict_priority),
+        .needs_tokens = r->grammar != NULL};
     s->kv = (struct kv_seq){.table = q->table,
                             .ids = g->o.prefix_caching ? q->ids : NULL,
                             .tokens = q->tokens,
@@ -319,6 +328,7 @@ void engine_release(struct engine *g, uint32_t slot, uint32_t gen)
     if (!q || !q->ended)
         return;
     q->used = false;
+    req_release(q);
     q->gen++;
     g->free_slots[g->n_free_slots++] = slot;
 }

@@ -13,6 +13,7 @@
 
 #include "batch.h"
 #include "engine_core.h"
+#include "grammar_mask.h"
 #include "hash.h"
 #include "learn.h"
 #include "offload.h"
@@ -88,6 +89,9 @@ struct engine {
     uint32_t depth;                      /* steps under way at once, at most */
     uint64_t n_launched, n_completed;    /* steps; the difference is under way */
     struct be_kv *be_kv;
+    struct grammar_walk *walk;
+    uint32_t *allowed; /* [max_num_seqs][mask_words] of the step being built */
+    uint32_t mask_words;
     float *logits;     /* backend buffer [max_num_seqs][vocab]; steps use it one after the other */
     uint32_t *live;    /* [n_slots] slots with an unfinished request, for the day when all must end */
     uint32_t *live_at; /* [n_slots] place in live */

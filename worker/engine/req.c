@@ -21,7 +21,7 @@ struct req_table {
 
 /* Offsets of one slot's arrays; false on overflow. */
 struct layout {
-    size_t tokens, table, ids, bias, seen, seen_index, bytes;
+    size_t tokens, table, ids, bias, seen, seen_index, guide, bytes;
     uint32_t seen_cap;
 };
 
@@ -45,7 +45,8 @@ static bool lay_out(struct layout *l, const struct req_limits *o)
            put(l, &l->table, n_blocks, sizeof(uint32_t)) && put(l, &l->ids, n_blocks, sizeof(struct kv_id)) &&
            put(l, &l->bias, ENGINE_BIAS_MAX, sizeof(struct be_bias)) &&
            put(l, &l->seen, o->context_length, sizeof(struct be_seen)) &&
-           put(l, &l->seen_index, l->seen_cap, sizeof(uint32_t));
+           put(l, &l->seen_index, l->seen_cap, sizeof(uint32_t)) &&
+           put(l, &l->guide, 1, sizeof(struct grammar_state));
 }
 
 int req_table_create(struct req_table **out, const struct req_limits *o, struct err *e)
@@ -80,6 +81,7 @@ int req_table_create(struct req_table **out, const struct req_limits *o, struct 
         q->bias = (struct be_bias *)(void *)(p + l.bias);
         q->seen = (struct be_seen *)(void *)(p + l.seen);
         q->seen_index = (uint32_t *)(void *)(p + l.seen_index);
+        q->guide = (struct grammar_state *)(void *)(p + l.guide);
     }
     *out = t;
     return ST_OK;
@@ -89,6 +91,8 @@ void req_table_destroy(struct req_table *t)
 {
     if (!t)
         return;
+    for (uint32_t i = 0; t->slots && i < t->n_slots; i++)
+        req_release(&t->slots[i]);
     mem_unmap(t->slab, t->slab_bytes);
     mem_free(t->slots);
     mem_free(t);
@@ -213,6 +217,9 @@ void req_fill(struct req *q, const struct engine_request *r)
     memcpy(q->tokens, r->prompt, (size_t)r->n_prompt * sizeof *q->tokens);
     q->penalties = r->repetition != 1 || r->frequency != 0 || r->presence != 0;
     q->n_seen = 0;
+    q->grammar = r->grammar ? grammar_get(r->grammar) : NULL;
+    if (q->grammar)
+        grammar_begin(q->guide, q->grammar);
     if (!q->penalties)
         return;
     /* Only as large as this request can need: clearing is the cost. */
@@ -221,6 +228,12 @@ void req_fill(struct req *q, const struct engine_request *r)
     memset(q->seen_index, 0, q->seen_cap * sizeof *q->seen_index);
     for (uint32_t i = 0; i < r->n_prompt; i++)
         seen_note(q, r->prompt[i], 0);
+}
+
+void req_release(struct req *q)
+{
+    grammar_put(q->grammar);
+    q->grammar = NULL;
 }
 
 void req_append(struct req *q, int32_t token)

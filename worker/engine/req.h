@@ -13,6 +13,7 @@
 #define STATOR_REQ_H
 
 #include "engine.h"
+#include "grammar_machine.h"
 #include "kv_seq.h"
 
 struct req {
@@ -40,6 +41,8 @@ struct req {
     struct be_seen *seen; /* [context_length] distinct tokens; only with penalties */
     uint32_t *seen_index; /* [seen_cap] position in seen + 1, 0 = empty */
     uint32_t n_seen, seen_cap;
+    struct grammar *grammar;     /* a reference, until the slot is released; NULL: none */
+    struct grammar_state *guide; /* with the drawn tokens behind it; only with a grammar */
 };
 
 struct req_limits {
@@ -56,6 +59,7 @@ struct req *req_at(struct req_table *t, uint32_t slot);
 int req_validate(const struct req_limits *l, const struct engine_request *r, struct err *e);
 /* Copies a valid request into the slot. */
 void req_fill(struct req *q, const struct engine_request *r);
+void req_release(struct req *q); /* what the slot held for its request */
 /* Appends a drawn token; there is room while n_output < max_tokens. */
 void req_append(struct req *q, int32_t token);
 bool req_is_stop(const struct req *q, int32_t token);

@@ -216,7 +216,7 @@ static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
 enum sched_admission sched_admit(struct sched *s, uint32_t slot)
 {
     struct sched_seq *q = &s->seqs[slot];
-    if (q->n_tokens == q->n_max) /* its last token is pending: it has nothing more to feed */
+    if (sched_awaits(q))
         return set_aside(s, slot);
     if (q->holds)
         return admit_holder(s, slot);

@@ -109,6 +109,12 @@ static inline bool sched_decodes(const struct sched_seq *q)
     return q->n_tokens > q->n_prompt && q->n_tokens - q->n_computed == 1;
 }
 
+/* Its last token is pending, and it ends with it, or must know it first: there is nothing to feed. */
+static inline bool sched_awaits(const struct sched_seq *q)
+{
+    return q->n_tokens == q->n_max || (q->needs_tokens && q->n_pending > 0);
+}
+
 /* ---- sched_cap.c ------------------------------------------------------------------------------------------------------ */
 
 /* How long this step may take, from those who decode in it. */

@@ -175,8 +175,8 @@ static void settle(struct sched *s)
         uint32_t slot = s->run[i], n = s->plan.n_preempted;
         struct sched_seq *q = &s->seqs[slot];
         s->settled[slot] = s->n_plans;
-        if (sched_decodes(q) && q->n_tokens == q->n_max)
-            continue; /* its last token is pending: nothing more to feed */
+        if (sched_decodes(q) && sched_awaits(q))
+            continue;
         if (sched_grow(s, slot))
             s->wanted += q->n_tokens - q->n_computed;
         if (s->plan.n_preempted > n) {
@@ -198,11 +198,11 @@ static uint32_t to_edge(const struct sched_seq *q, uint32_t n)
     return over < n ? n - over : n;
 }
 
-/* Its last token is pending, so there is nothing more to feed; or copies hold the block that it needs. */
+/* It awaits its last token; or copies hold the block that it needs. */
 static bool idles(const struct sched_seq *q)
 {
     return sched_decodes(q) &&
-           (q->n_tokens == q->n_max || kv_seq_blocks_for(q->n_tokens, q->kv.block_tokens) > q->kv.n_blocks);
+           (sched_awaits(q) || kv_seq_blocks_for(q->n_tokens, q->kv.block_tokens) > q->kv.n_blocks);
 }
 
 /* Up to n tokens in all; of a prompt what fits under the cap, at least `least`. */

@@ -32,6 +32,7 @@
  *   of the heads of chains and of those who run or gave way at that time; the n-th of a chain within n times that.
  * - Victims are chosen before anything is taken: enough, or nobody.
  * - Whoever gives way loses no token that was drawn, and keeps what he computed as long as there is room for it in any tier.
+ * - Who needs its tokens is never planned while one is pending.
  * - The first of the running sequences is in every plan, unless its last token is pending or copies under way hold the block that
  *   it needs; it gives way to a waiting one only.
  */
@@ -59,6 +60,7 @@ struct sched_seq {
     uint32_t strict;
     uint8_t latency; /* sensitivity in hundredths */
     uint8_t cls;     /* < SCHED_CLASSES: for the counters */
+    bool needs_tokens; /* its next token cannot be drawn while the last one is pending: what may follow depends on it */
     /* The scheduler's; the caller may read them. */
     uint8_t state;      /* enum sched_state */
     bool alone;         /* waits outside of the chains: it ran, loaded or was set aside before */

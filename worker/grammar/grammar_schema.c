@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ALTERNATIVES_MAX = 128 }; /* as many as a run follows */
+
 /* ---- errors and where they are -------------------------------------------------------------------------------------------- */
 
 bool grammar_compile_ok(const struct grammar_compiler *c)
@@ -244,7 +246,7 @@ static uint16_t compile_values(struct grammar_compiler *c, const cJSON *keyword,
 
 static uint16_t compile_any_of(struct grammar_compiler *c, const cJSON *list, unsigned types, uint16_t from)
 {
-    uint16_t ends[64], n = 0;
+    uint16_t ends[ALTERNATIVES_MAX], n = 0;
     bool all = strcmp(list->string, "allOf") == 0;
     if (!cJSON_IsArray(list) || !list->child)
         grammar_compile_fail(c, ST_EINVAL, list->string, "expected an array of schemas");
@@ -252,8 +254,8 @@ static uint16_t compile_any_of(struct grammar_compiler *c, const cJSON *list, un
         grammar_compile_fail(c, ST_EUNSUP, list->string, "more than one schema is not supported");
     for (const cJSON *v = list->child; v && grammar_compile_ok(c); v = v->next) {
         char at[8];
-        if (n == sizeof ends / sizeof *ends) {
-            grammar_compile_fail(c, ST_EINVAL, list->string, "more than 64 schemas");
+        if (n == ALTERNATIVES_MAX) {
+            grammar_compile_fail(c, ST_EINVAL, list->string, "more than 128 schemas");
             break;
         }
         snprintf(at, sizeof at, "%u", n);

@@ -353,6 +353,7 @@ static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t i
     if (st)
         return st;
     http_seq_init(&j->seqs[index], slot, gen);
+    j->seqs[index].calls = j->prompt.request.guide.calls;
     http_timing_init(&j->seqs[index].timing, j->cls, j->arrival_ns);
     j->n_seqs = index + 1;
     j->n_open++;

@@ -3,6 +3,7 @@
 #include "http_prompt.h"
 
 #include "clock.h"
+#include "grammar_schema.h"
 #include "mem.h"
 
 #include <stdio.h>
@@ -107,6 +108,19 @@ static int check_length(struct http_tokens *t, const struct http_model *m, const
     return ST_OK;
 }
 
+static int compile_guide(struct http_prompt *p, const struct http_model *m, struct err *e)
+{
+    const struct api_guide *g = &p->request.guide;
+    struct err why = {0};
+    if (g->kind == API_GUIDE_NONE)
+        return ST_OK;
+    if (!m->vocab)
+        return err_set(e, ST_EUNSUP, "%s: not supported for this model", g->field);
+    int st = g->kind == API_GUIDE_CHOICE ? grammar_from_choice(&p->grammar, g->value, m->vocab, &why)
+                                         : grammar_from_schema(&p->grammar, g->value, m->vocab, &why);
+    return st ? err_set(e, st, "%s: %.180s", g->field, why.text) : ST_OK;
+}
+
 int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api_endpoint endpoint,
                      struct str body, struct err *e)
 {
@@ -127,7 +141,8 @@ int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api
     if (!p->list)
         return err_set(e, ST_ENOMEM, "out of memory");
     p->n = n;
-    if (endpoint == API_CHAT)
+    st = compile_guide(p, m, e);
+    if (endpoint == API_CHAT && !st)
         st = render(p, m, e);
     for (uint32_t i = 0; i < n && !st; i++) {
         struct http_tokens *t = &p->list[i];
@@ -165,6 +180,7 @@ void http_prompt_fill(const struct http_prompt *p, const struct http_model *m, u
         .seed = s->has_seed ? (uint64_t)s->seed + index % n : seed,
         .ignore_eos = s->ignore_eos,
         .n_logprobs = a->logprobs,
+        .grammar = p->grammar,
         .priority = a->hints.priority,
         .strict_priority = a->hints.strict_priority,
         .expected_output_tokens = a->hints.osl,
@@ -185,5 +201,6 @@ void http_prompt_fini(struct http_prompt *p)
         mem_free(p->list[i].owned);
     mem_free(p->list);
     api_request_fini(&p->request);
+    grammar_put(p->grammar);
     *p = (struct http_prompt){0};
 }

@@ -14,6 +14,7 @@
 #include "api_parse.h"
 #include "chat.h"
 #include "engine.h"
+#include "grammar_vocab.h"
 #include "tok.h"
 
 /* What a call is checked and rendered against. All borrowed. */
@@ -27,6 +28,7 @@ struct http_model {
     struct str bos, eos, unk, pad; /* as templates see them */
     const int32_t *eog;            /* [n_eog] end-of-generation tokens */
     uint32_t n_eog;
+    const struct grammar_vocab *vocab; /* NULL: no structured output */
     struct api_context api;
 };
 
@@ -40,6 +42,7 @@ struct http_prompt {
     struct api_request request;
     struct http_tokens *list; /* [n] */
     uint32_t n;
+    struct grammar *grammar; /* NULL: none was asked for */
 };
 
 int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api_endpoint endpoint,

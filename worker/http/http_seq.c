@@ -80,7 +80,7 @@ struct api_choice http_seq_choice(const struct http_seq *s, uint32_t index, cons
                                       .bytes = token_bytes,
                                       .ctx = tok};
     return (struct api_choice){
-        .index = index, .text = buf_str(&s->text), .logprobs = logs, .finish = s->finish, .first = !s->began};
+        .index = index, .text = buf_str(&s->text), .logprobs = logs, .finish = s->finish, .first = !s->began, .calls = s->calls};
 }
 
 /* Forgets what the frame carried. */
@@ -97,7 +97,7 @@ bool http_seq_frame(struct http_seq *s, uint32_t index, const struct tok *tok, c
                     struct buf *out)
 {
     bool chat = head->endpoint == API_CHAT;
-    if (s->text.n == 0 && !s->finish)
+    if ((s->text.n == 0 || s->calls) && !s->finish)
         return false;
     struct api_logprobs logs;
     struct api_choice c = http_seq_choice(s, index, tok, s->n_logs ? &logs : NULL);
@@ -111,7 +111,8 @@ bool http_seq_frame(struct http_seq *s, uint32_t index, const struct tok *tok, c
         struct api_choice text = c;
         text.finish = NULL;
         api_put_frame(out, head, &text);
-        c = (struct api_choice){.index = index, .finish = c.finish};
+        bool called = s->calls && !s->scan.hit && strcmp(c.finish, "stop") == 0;
+        c = (struct api_choice){.index = index, .finish = called ? "tool_calls" : c.finish};
     }
     api_put_frame(out, head, &c);
     framed(s, tok);

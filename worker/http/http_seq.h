@@ -23,6 +23,7 @@ struct http_seq {
     uint32_t slot, gen;
     bool open;  /* the engine still owes an END event */
     bool began; /* a frame was written */
+    bool calls; /* the text will be tool calls: framed as a whole */
     struct tok_stream detok;
     struct stop_scan scan;
     struct buf text;          /* not yet framed (streams), or all of it */

@@ -1,5 +1,5 @@
 /* One pass over the known fields. Three classes: fields that act, fields that are harmless in the only value we can serve
- * (accepted in that value, refused in any other: a client that asked for a JSON schema must not get prose with a 200), and
+ * (accepted in that value, refused in any other: a client that asked for audio must not get text with a 200), and
  * unknown fields (ignored, as OpenAI-compatible servers do). Lookups are by name instead of by walking the object once,
  * because the order in which errors are found then is ours and not the client's. */
 #include "api_parse.h"
@@ -46,23 +46,6 @@ static int unsupported(struct err *e, const char *name, const char *what)
 
 static int check_formats(const cJSON *o, struct err *e)
 {
-    const cJSON *format = present(o, "response_format");
-    if (format) {
-        struct str type = {0};
-        if (!cJSON_IsObject(format))
-            return err_set(e, ST_EINVAL, "response_format: expected an object");
-        int st = under(e, "response_format", json_need_str(format, "type", &type, e));
-        if (st)
-            return st;
-        if (!str_eqz(type, "text"))
-            return err_set(e, ST_EUNSUP, "response_format.type: only \"text\" is supported yet");
-    }
-    const cJSON *choice = present(o, "tool_choice");
-    if (choice && !cJSON_IsString(choice) && !cJSON_IsObject(choice))
-        return err_set(e, ST_EINVAL, "tool_choice: expected a string or an object");
-    if (choice && (!cJSON_IsString(choice) ||
-                   (strcmp(choice->valuestring, "auto") != 0 && strcmp(choice->valuestring, "none") != 0)))
-        return err_set(e, ST_EUNSUP, "tool_choice: only \"auto\" and \"none\" are supported yet");
     const cJSON *modalities = present(o, "modalities");
     if (modalities) {
         if (!cJSON_IsArray(modalities))
@@ -77,9 +60,8 @@ static int check_formats(const cJSON *o, struct err *e)
 static int check_unbuilt(const cJSON *o, struct err *e)
 {
     static const char *const absent[] = {
-        "functions",      "function_call",      "guided_json",     "guided_regex", "guided_choice",
-        "guided_grammar", "structured_outputs", "prompt_logprobs", "documents",    "suffix",
-        "audio",          "prompt_embeds"};
+        "functions", "function_call", "structured_outputs", "prompt_logprobs", "documents", "suffix",
+        "audio",     "prompt_embeds"};
     for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++) {
         const cJSON *v = present(o, absent[i]);
         if (v && !(cJSON_IsString(v) && v->valuestring[0] == 0))
@@ -291,9 +273,6 @@ static int parse_extensions(struct api_request *r, const cJSON *o, uint32_t prio
         if (!cJSON_IsObject(nvext))
             return err_set(e, ST_EINVAL, "nvext: expected an object");
         st = under(e, "nvext", opt_name(nvext, "cache_salt", API_SALT_BYTES_MAX, &salt, e));
-        for (const cJSON *v = nvext->child; v && !st; v = v->next)
-            if (v->string && strncmp(v->string, "guided_", 7) == 0 && !cJSON_IsNull(v))
-                st = err_set(e, ST_EUNSUP, "nvext.%.64s: not supported yet", v->string);
         const cJSON *hints = present(nvext, "agent_hints");
         if (!st && hints && !cJSON_IsObject(hints))
             st = err_set(e, ST_EINVAL, "nvext.agent_hints: expected an object");
@@ -319,7 +298,7 @@ static int parse_chat(struct api_request *r, const struct api_context *ctx, stru
     const cJSON *choice = present(r->root, "tool_choice");
     if (tools && (st = api_tools_check(tools, e)))
         return st;
-    if (tools && tools->child && !(choice && strcmp(choice->valuestring, "none") == 0))
+    if (tools && tools->child && !(cJSON_IsString(choice) && strcmp(choice->valuestring, "none") == 0))
         r->tools = tools;
     r->template_kwargs = present(r->root, "chat_template_kwargs");
     if (r->template_kwargs && !cJSON_IsObject(r->template_kwargs))
@@ -436,11 +415,14 @@ int api_parse(struct api_request *r, enum api_endpoint endpoint, struct str body
         st = parse_stream(r, o, e);
     if (!st)
         st = parse_extensions(r, o, ctx->priority_max, e);
+    if (!st)
+        st = api_guide_parse(&r->guide, o, r->tools, e);
     return st;
 }
 
 void api_request_fini(struct api_request *r)
 {
+    api_guide_fini(&r->guide);
     json_free(r->root);
     mem_free(r->prompts);
     mem_free(r->ids);

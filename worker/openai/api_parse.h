@@ -14,6 +14,7 @@
 #ifndef STATOR_API_PARSE_H
 #define STATOR_API_PARSE_H
 
+#include "api_guide.h"
 #include "api_hints.h"
 #include "api_limits.h"
 #include "buf.h"
@@ -76,6 +77,7 @@ struct api_request {
     uint8_t cache_salt[HASH_BYTES]; /* zero without a salt */
     uint64_t salt_tag;              /* hash64_salt of it */
     struct api_hints hints;
+    struct api_guide guide;
 };
 
 int api_parse(struct api_request *r, enum api_endpoint endpoint, struct str body,

@@ -106,6 +106,55 @@ static void put_text_logprobs(struct buf *b, const struct api_logprobs *l)
     buf_puts(b, "]}");
 }
 
+/* A list of {"name", "parameters"}, or NULL. */
+static cJSON *read_calls(const struct api_choice *c)
+{
+    cJSON *list = NULL;
+    bool ok = c->calls && json_parse(&list, c->text, NULL) == ST_OK && cJSON_IsArray(list) && list->child;
+    for (const cJSON *v = ok ? list->child : NULL; v && ok; v = v->next)
+        ok = cJSON_IsString(json_get(v, "name")) && cJSON_IsObject(json_get(v, "parameters"));
+    if (ok)
+        return list;
+    json_free(list);
+    return NULL;
+}
+
+/* The id is the reply's, the choice's and the call's number in one. */
+static void put_call(struct buf *b, const struct api_head *h, const struct api_choice *c, const cJSON *call, int i, bool delta)
+{
+    struct str tail = h->id.n > 16 ? (struct str){h->id.p + h->id.n - 16, 16} : h->id;
+    char *arguments = cJSON_PrintUnformatted(json_get(call, "parameters"));
+    buf_putc(b, '{');
+    if (delta)
+        buf_printf(b, "\"index\":%d,", i);
+    buf_printf(b, "\"id\":\"call_%.*s%02x%02x\",\"type\":\"function\",\"function\":{\"name\":", (int)tail.n, tail.p, c->index, i);
+    buf_put_json(b, str_from(json_get(call, "name")->valuestring));
+    buf_puts(b, ",\"arguments\":");
+    buf_put_json(b, str_from(arguments));
+    buf_puts(b, "}}");
+    if (!arguments)
+        b->failed = ST_ENOMEM;
+    cJSON_free(arguments);
+}
+
+/* The message or delta of a choice that has tool calls; false: it has none, and nothing was written. */
+static bool put_calls(struct buf *b, const struct api_head *h, const struct api_choice *c, bool delta)
+{
+    cJSON *list = read_calls(c);
+    int i = 0;
+    if (!list)
+        return false;
+    buf_printf(b, "\"%s\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[", delta ? "delta" : "message");
+    for (const cJSON *v = list->child; v; v = v->next, i++) {
+        if (i)
+            buf_putc(b, ',');
+        put_call(b, h, c, v, i, delta);
+    }
+    buf_puts(b, "]}");
+    json_free(list);
+    return true;
+}
+
 static void put_choice_tail(struct buf *b, const struct api_head *h, const struct api_choice *c)
 {
     buf_puts(b, ",\"logprobs\":");
@@ -131,7 +180,11 @@ void api_put_reply_choice(struct buf *b, const struct api_head *h, const struct 
     if (comma)
         buf_putc(b, ',');
     buf_printf(b, "{\"index\":%u,", c->index);
-    if (h->endpoint == API_CHAT) {
+    struct api_choice called = *c;
+    if (put_calls(b, h, c, false)) {
+        called.finish = "tool_calls";
+        c = &called;
+    } else if (h->endpoint == API_CHAT) {
         buf_puts(b, "\"message\":{\"role\":\"assistant\",\"content\":");
         buf_put_json(b, c->text);
         buf_putc(b, '}');
@@ -162,6 +215,8 @@ void api_put_frame(struct buf *b, const struct api_head *h, const struct api_cho
     if (h->endpoint == API_COMPLETIONS) {
         buf_puts(b, "\"text\":");
         buf_put_json(b, c->text);
+    } else if (put_calls(b, h, c, true)) {
+        /* all of them in one frame */
     } else if (c->first) {
         buf_puts(b, "\"delta\":{\"role\":\"assistant\",\"content\":");
         buf_put_json(b, c->text);

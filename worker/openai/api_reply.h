@@ -57,6 +57,7 @@ struct api_choice {
     struct str text;
     const struct api_logprobs *logprobs; /* NULL = null */
     const char *finish;                  /* "stop", "length"; NULL = null */
+    bool calls;                          /* the text is an array of tool calls: whole, or not yet anything */
     bool first;                          /* first frame of a streamed chat choice: names the role */
 };
 
