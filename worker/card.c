@@ -1,6 +1,6 @@
-/* A Hugging Face folder has the files that frontends want. A GGUF has what they say, under other names: here it is said again in the
- * form of those files. Nobody computes with this config.json, it is read for the end tokens and the length; the template is the one
- * in effect, so that prompts are the same through a frontend as through our own endpoint. */
+/* A Hugging Face folder has the files that frontends want. A GGUF has what they say, under other names: here it is said
+ * again in the form of those files. Nobody computes with this config.json, it is read for the end tokens and the length; the
+ * template is the one in effect, so that prompts are the same through a frontend as through our own endpoint. */
 #include "card.h"
 
 #include "bundle_vocab.h"

@@ -89,7 +89,8 @@ static void dynamo_names_and_addresses_must_be_usable(void **state)
 {
     (void)state;
     static const char *const bad[] = {"--dyn-namespace=a/b", "--dyn-endpoint=a b", "--dyn-tcp-rpc-host=0.0.0.0",
-                                      "--dyn-event-plane-host=::", "--dynamo-serve-files", "--dyn-system-port=-2", "--dyn-discovery-backend=mem"};
+                                      "--dyn-event-plane-host=::", "--dynamo-serve-files",
+                                      "--dyn-system-port=-2", "--dyn-discovery-backend=mem"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct config c;
         struct err e = {0};

@@ -1,8 +1,8 @@
 #define _GNU_SOURCE
 /* Goal: the tokenizer.json that is written of a GGUF's vocabulary gives the ids that the vocabulary gives.
  * Method: real vocabularies (fetched into the cache) and their test texts, and random ones: the text is read back by our own
- *         reader of tokenizer.json, which has goldens of its own. With a folder as second argument the files and ids are left there, for
- *         tests/golden/tok/check_written.py to ask the real library. First argument: seed. */
+ *         reader of tokenizer.json, which has goldens of its own. With a folder as second argument the files and ids are left
+ *         there, for tests/golden/tok/check_written.py to ask the real library. First argument: seed. */
 #include "bundle_vocab.h"
 #include "mem.h"
 #include "tok_write.h"

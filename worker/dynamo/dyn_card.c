@@ -1,5 +1,6 @@
-/* What a frontend cannot know of a model by itself stands in its card. It parses tool calls and reasoning for us, and must be told
- * how this model writes them: its chat template shows it, as it renders earlier calls into the prompt in the same form. */
+/* What a frontend cannot know of a model by itself stands in its card. It parses tool calls and reasoning for us, and must
+ * be told how this model writes them: its chat template shows it, as it renders earlier calls into the prompt in the same
+ * form. */
 #define _GNU_SOURCE
 #include "dyn_card.h"
 

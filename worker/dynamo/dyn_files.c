@@ -1,8 +1,9 @@
-/* A frontend fetches these files once, checks their hashes, and then tokenises, renders templates and parses tool calls for us.
+/* A frontend fetches these files once, checks their hashes, and then tokenises, renders templates and parses tool calls for
+ * us.
  *
- * Texts that were made go into a folder named by their hash: the same model gives the same folder in each start and on each machine,
- * two workers that start at once write the same bytes, and nothing needs to be deleted while a frontend may still read it. The
- * folder appears complete, by rename. */
+ * Texts that were made go into a folder named by their hash: the same model gives the same folder in each start and on each
+ * machine, two workers that start at once write the same bytes, and nothing needs to be deleted while a frontend may still
+ * read it. The folder appears complete, by rename. */
 #define _GNU_SOURCE
 #include "dyn_files.h"
 

@@ -1,7 +1,7 @@
-/* Others tokenise for us (Dynamo's frontends), and they read tokenizer.json; a GGUF has none. It is written from the tables that
- * our own tokenizer was built of, so that both cannot disagree about what is a token, a merge or special:
- * - byte level: merges as listed, less those that can never apply, which tokenizers refuses; the patterns behind the name of the
- *   pre-tokeniser as Split steps;
+/* Others tokenise for us (Dynamo's frontends), and they read tokenizer.json; a GGUF has none. It is written from the tables
+ * that our own tokenizer was built of, so that both cannot disagree about what is a token, a merge or special:
+ * - byte level: merges as listed, less those that can never apply, which tokenizers refuses; the patterns behind the name of
+ *   the pre-tokeniser as Split steps;
  * - SentencePiece: merges as tok_spec.c derived them from scores. Of equal ranks ours takes the leftmost first, which a list
  *   cannot say; they are the several cuts of one token, and real vocabularies do not tell them apart. */
 #include "tok_write.h"
