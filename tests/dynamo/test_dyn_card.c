@@ -137,6 +137,74 @@ static void files_are_made_once_and_watched(void **state)
 #define FILE_JSON(name, n) \
     "{\"path\":\"http://h:1/m/" name "\",\"checksum\":\"blake3:" ZEROS "\",\"size\":" n "}"
 
+static const char golden_card[] =
+    "{\"type\":\"Model\",\"namespace\":\"dynamo\",\"component\":\"backend\",\"endpoint\":\"generate\","
+    "\"instance_id\":8936161152039926308,\"card_json\":{\"display_name\":\"My "
+    "Model.Q4\",\"slug\":\"my-model-q4\","
+    "\"source_path\":\"My Model.Q4\",\"model_info\":{\"hf_config_json\":" FILE_JSON(
+        "config.json",
+        "1") "},\"tokenizer\":{\"hf_tokenizer_json\":" FILE_JSON("tokenizer.json",
+                                                                 "2") "},\"prompt_formatter\":{\"hf_"
+                                                                      "tokenizer_config_"
+                                                                      "json\":" FILE_JSON(
+                                                                          "tokenizer_"
+                                                                          "config.json",
+                                                                          "3") "},\"chat_"
+                                                                               "template_"
+                                                                               "file\":{"
+                                                                               "\"hf_"
+                                                                               "chat_"
+                                                                               "template"
+                                                                               "\":{\"is_"
+                                                                               "custom\":"
+                                                                               "true,"
+                                                                               "\"file\""
+                                                                               ":" FILE_JSON(
+                                                                                   "chat_template.jinja",
+                                                                                   "0") "}},"
+                                                                                        "\"architectural_"
+                                                                                        "max_context_"
+                                                                                        "length\":8192,"
+                                                                                        "\"context_"
+                                                                                        "length\":4096,"
+                                                                                        "\"kv_cache_"
+                                                                                        "block_size\":16,"
+                                                                                        "\"migration_"
+                                                                                        "limit\":3,"
+                                                                                        "\"model_type\":"
+                                                                                        "\"Chat | "
+                                                                                        "Completions\","
+                                                                                        "\"model_input\":"
+                                                                                        "\"Tokens\","
+                                                                                        "\"worker_type\":"
+                                                                                        "\"aggregated\","
+                                                                                        "\"needs\":[],"
+                                                                                        "\"runtime_"
+                                                                                        "config\":{"
+                                                                                        "\"context_"
+                                                                                        "length\":4096,"
+                                                                                        "\"total_kv_"
+                                                                                        "blocks\":100,"
+                                                                                        "\"max_num_"
+                                                                                        "seqs\":8,\"max_"
+                                                                                        "num_batched_"
+                                                                                        "tokens\":512,"
+                                                                                        "\"tool_call_"
+                                                                                        "parser\":"
+                                                                                        "\"hermes\","
+                                                                                        "\"reasoning_"
+                                                                                        "parser\":null,"
+                                                                                        "\"data_parallel_"
+                                                                                        "start_rank\":0,"
+                                                                                        "\"data_parallel_"
+                                                                                        "size\":1,"
+                                                                                        "\"enable_local_"
+                                                                                        "indexer\":true,"
+                                                                                        "\"kv_event_"
+                                                                                        "publishing_"
+                                                                                        "enabled\":true}}"
+                                                                                        "}";
+
 static void cards_say_what_a_frontend_needs(void **state)
 {
     (void)state;
@@ -161,74 +229,7 @@ static void cards_say_what_a_frontend_needs(void **state)
                                   .tool_parser = "hermes"};
     struct dyn_record r;
     dyn_card_record(&r, &self, &card);
-    assert_record(
-        &r, DYN_CARDS, "dynamo/backend/generate/7c039f38d2fc3a24",
-        "{\"type\":\"Model\",\"namespace\":\"dynamo\",\"component\":\"backend\",\"endpoint\":\"generate\","
-        "\"instance_id\":8936161152039926308,\"card_json\":{\"display_name\":\"My "
-        "Model.Q4\",\"slug\":\"my-model-q4\","
-        "\"source_path\":\"My Model.Q4\",\"model_info\":{\"hf_config_json\":" FILE_JSON(
-            "config.json",
-            "1") "},\"tokenizer\":{\"hf_tokenizer_json\":" FILE_JSON("tokenizer.json",
-                                                                     "2") "},\"prompt_formatter\":{\"hf_"
-                                                                          "tokenizer_config_"
-                                                                          "json\":" FILE_JSON(
-                                                                              "tokenizer_"
-                                                                              "config.json",
-                                                                              "3") "},\"chat_"
-                                                                                   "template_"
-                                                                                   "file\":{"
-                                                                                   "\"hf_"
-                                                                                   "chat_"
-                                                                                   "template"
-                                                                                   "\":{\"is_"
-                                                                                   "custom\":"
-                                                                                   "true,"
-                                                                                   "\"file\""
-                                                                                   ":" FILE_JSON(
-                                                                                       "chat_template.jinja",
-                                                                                       "0") "}},"
-                                                                                            "\"architectural_"
-                                                                                            "max_context_"
-                                                                                            "length\":8192,"
-                                                                                            "\"context_"
-                                                                                            "length\":4096,"
-                                                                                            "\"kv_cache_"
-                                                                                            "block_size\":16,"
-                                                                                            "\"migration_"
-                                                                                            "limit\":3,"
-                                                                                            "\"model_type\":"
-                                                                                            "\"Chat | "
-                                                                                            "Completions\","
-                                                                                            "\"model_input\":"
-                                                                                            "\"Tokens\","
-                                                                                            "\"worker_type\":"
-                                                                                            "\"aggregated\","
-                                                                                            "\"needs\":[],"
-                                                                                            "\"runtime_"
-                                                                                            "config\":{"
-                                                                                            "\"context_"
-                                                                                            "length\":4096,"
-                                                                                            "\"total_kv_"
-                                                                                            "blocks\":100,"
-                                                                                            "\"max_num_"
-                                                                                            "seqs\":8,\"max_"
-                                                                                            "num_batched_"
-                                                                                            "tokens\":512,"
-                                                                                            "\"tool_call_"
-                                                                                            "parser\":"
-                                                                                            "\"hermes\","
-                                                                                            "\"reasoning_"
-                                                                                            "parser\":null,"
-                                                                                            "\"data_parallel_"
-                                                                                            "start_rank\":0,"
-                                                                                            "\"data_parallel_"
-                                                                                            "size\":1,"
-                                                                                            "\"enable_local_"
-                                                                                            "indexer\":true,"
-                                                                                            "\"kv_event_"
-                                                                                            "publishing_"
-                                                                                            "enabled\":true}}"
-                                                                                            "}");
+    assert_record(&r, DYN_CARDS, "dynamo/backend/generate/7c039f38d2fc3a24", golden_card);
 }
 
 static void parsers_follow_the_template(void **state)
