@@ -384,7 +384,8 @@ static int start_dynamo(struct worker *w, struct err *e)
                                              .vocab_size = model_info(w->model)->vocab,
                                              .priority_max = (uint32_t)w->config.priority_clamp,
                                              .eog = w->eog,
-                                             .n_eog = w->n_eog},
+                                             .n_eog = w->n_eog,
+                                             .vocab = w->bundle.vocab},
                                   .card = &w->card,
                                   .started_ns = w->started_ns};
     const struct card_input card = {.config = &w->config,

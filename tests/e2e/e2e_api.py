@@ -301,6 +301,83 @@ def case_hints_show_in_the_metrics(w):
             "nvext.agent_hints.iat")
 
 
+PERSON = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "minimum": 1,
+          "maximum": 99}, "kind": {"enum": ["cat", "dog"]}}, "required": ["name", "age", "kind"], "additionalProperties": False}
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "required": ["unit"],
+           "properties": {"unit": {"enum": ["C", "F"]}}}}}
+CLOCK = {"type": "function", "function": {"name": "get_time"}}
+
+
+def is_person(text):
+    p = json.loads(text)
+    return list(p) == ["name", "age", "kind"] and len(p["name"]) <= 20 and 1 <= p["age"] <= 99 and p["kind"] in ("cat", "dog")
+
+
+def case_answers_satisfy_their_schema(w):
+    c, model = client_of(w), model_of(w)
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
+    for seed in range(6):
+        r = c.chat.completions.create(model=model, messages=PARIS, seed=seed, temperature=1.5 if seed else 0, max_tokens=200,
+                                      response_format=form)
+        assert is_person(r.choices[0].message.content) and r.choices[0].finish_reason == "stop", r
+    r = c.completions.create(model=model, prompt="A pet:", temperature=0, max_tokens=200, extra_body={"guided_json": PERSON})
+    assert is_person(r.choices[0].text), r
+    r = c.chat.completions.create(model=model, messages=PARIS, temperature=0, max_tokens=5, response_format=form, logprobs=True)
+    assert r.choices[0].finish_reason == "length" and r.choices[0].message.content.startswith("{\"name\":"), r
+    r = c.chat.completions.create(model=model, messages=PARIS, temperature=0, max_tokens=400,
+                                  response_format={"type": "json_object"})
+    assert r.choices[0].finish_reason == "length" or isinstance(json.loads(r.choices[0].message.content), dict), r
+
+
+def case_answers_are_one_of_the_choices(w):
+    c, model = client_of(w), model_of(w)
+    for seed in range(4):
+        r = c.chat.completions.create(model=model, messages=PARIS, seed=seed,
+                                      extra_body={"guided_choice": ["Paris", "Rome, Italy"]})
+        assert r.choices[0].message.content in ("Paris", "Rome, Italy") and r.choices[0].finish_reason == "stop", r
+
+
+def case_guided_and_free_ones_do_not_disturb_each_other(w):
+    c, model = client_of(w), model_of(w)
+
+    def ask(i):
+        extra = {"guided_json": PERSON} if i % 2 else {}
+        r = c.chat.completions.create(model=model, messages=PARIS, temperature=0.8, seed=i, max_tokens=40, extra_body=extra)
+        return r.choices[0].message.content
+
+    alone = [ask(i) for i in range(6)]
+    together = [None] * 6
+    threads = [threading.Thread(target=lambda i=i: together.__setitem__(i, ask(i))) for i in range(6)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert together == alone, (alone, together)
+
+
+def case_a_forced_tool_is_called(w):
+    c, model = client_of(w), model_of(w)
+    for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+        tools = [WEATHER, CLOCK] if choice != "required" else [WEATHER]
+        args = dict(model=model, messages=PARIS, temperature=0, max_tokens=300, tools=tools, tool_choice=choice,
+                    parallel_tool_calls=False)
+        r = c.chat.completions.create(**args).choices[0]
+        call = r.message.tool_calls[0]
+        assert r.finish_reason == "tool_calls" and r.message.content is None and len(r.message.tool_calls) == 1, r
+        assert call.function.name == "get_weather" and json.loads(call.function.arguments)["unit"] in ("C", "F"), r
+        deltas = [e.choices[0] for e in c.chat.completions.create(stream=True, **args)]
+        said = [d.delta.tool_calls[0] for d in deltas if d.delta.tool_calls]
+        assert [s.function.arguments for s in said] == [call.function.arguments] and said[0].index == 0, deltas
+        assert deltas[-1].finish_reason == "tool_calls", deltas
+
+
+def case_a_schema_that_cannot_be_kept_is_refused(w):
+    c, model = client_of(w), model_of(w)
+    unkept = {"guided_json": {"properties": {"a": {"pattern": "x"}}}}
+    refused(openai.BadRequestError, lambda: c.chat.completions.create(model=model, messages=PARIS, extra_body=unkept),
+            "guided_json", "properties.a.pattern")
+    refused(openai.BadRequestError, lambda: c.chat.completions.create(model=model, messages=PARIS, tool_choice="required"),
+            "tool_choice")
+
+
 def case_the_queue_view_shows_who_is_there(w):
     c, model = client_of(w), model_of(w)
     w.wait_idle()

@@ -189,6 +189,29 @@ static void a_schema_that_cannot_be_kept_is_refused_by_name(void **state)
     }
 }
 
+static int guided(const char *text, struct err *e)
+{
+    struct grammar *g = NULL;
+    cJSON *j = NULL;
+    assert_int_equal(json_parse(&j, str_from(text), e), ST_OK);
+    int st = grammar_from_guided(&g, j, NULL, e);
+    json_free(j);
+    grammar_put(g);
+    return st;
+}
+
+static void guided_decoding_is_a_schema_or_a_choice(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    assert_int_equal(guided("{\"json\":{\"type\":\"object\"},\"regex\":null,\"choice\":null}", &e), ST_OK);
+    assert_int_equal(guided("{\"choice\":[\"a\",\"b\"]}", &e), ST_OK);
+    assert_int_equal(guided("{\"regex\":\"a*\"}", &e), ST_EUNSUP);
+    assert_string_equal(e.text, "regex: not supported");
+    assert_int_equal(guided("{\"json\":{},\"choice\":[\"a\"]}", &e), ST_EINVAL);
+    assert_int_equal(guided("{}", &e), ST_EINVAL);
+}
+
 static void a_random_run_writes_json_and_is_never_stuck(void **state)
 {
     (void)state;
@@ -261,6 +284,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_schema_lets_through_what_it_says),
                                        cmocka_unit_test(integers_are_bounded_exactly),
                                        cmocka_unit_test(a_schema_that_cannot_be_kept_is_refused_by_name),
+                                       cmocka_unit_test(guided_decoding_is_a_schema_or_a_choice),
                                        cmocka_unit_test(a_random_run_writes_json_and_is_never_stuck),
                                        cmocka_unit_test(nesting_stops_where_it_can_still_be_closed),
                                        cmocka_unit_test(a_grammar_without_memory_leaves_nothing)};

@@ -10,6 +10,7 @@
 
 #include "clock.h"
 #include "dyn_item.h"
+#include "grammar_schema.h"
 #include "log.h"
 #include "mem.h"
 
@@ -265,11 +266,25 @@ static bool refusal(int status, enum dyn_answer *answer)
     return busy || status == ST_EDRAIN || status == ST_EDEVICE;
 }
 
+/* The reference is given back when the call ends: the engine takes its own. */
+static int guide(const struct dyn_generate *g, struct dyn_request *r, struct err *why)
+{
+    cJSON *guided = NULL;
+    struct err inner = {0};
+    if (!g->o.limits.vocab)
+        return err_set(why, ST_EUNSUP, "guided_decoding: not supported by this worker");
+    int st = json_parse(&guided, buf_str(&r->guided), &inner);
+    if (!st)
+        st = grammar_from_guided(&r->engine.grammar, guided, g->o.limits.vocab, &inner);
+    json_free(guided);
+    return st ? err_set(why, st, "guided_decoding: %.200s", inner.text) : ST_OK;
+}
+
 static int begin(struct dyn_generate *g, const struct dyn_call *call, struct dyn_request *r, struct err *why)
 {
     int st = dyn_request_parse(r, call->body, call->n_body, &g->o.limits, why);
     if (!st && r->guided.n)
-        st = err_set(why, ST_EUNSUP, "guided_decoding: not supported by this worker");
+        st = guide(g, r, why);
     if (st)
         return st;
     struct job *j = job_new(g, r, call);
@@ -305,6 +320,7 @@ enum dyn_answer dyn_generate_call(void *ctx, const struct dyn_call *call, struct
     } else if (st == ST_EDRAIN) {
         err_set(why, st, "draining");
     }
+    grammar_put(r.engine.grammar);
     dyn_request_fini(&r);
     return answer;
 }

@@ -22,6 +22,7 @@ struct dyn_request_limits {
     uint32_t context_length, vocab_size, priority_max; /* priority_max: 0 = any */
     const int32_t *eog; /* [n_eog] what ends the model's answers, told or not */
     uint32_t n_eog;
+    const struct grammar_vocab *vocab; /* NULL: no guided decoding */
 };
 
 /* A token that ends the answer but is not the engine's to end it at. */

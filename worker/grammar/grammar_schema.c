@@ -492,3 +492,21 @@ int grammar_from_choice(struct grammar **out, const cJSON *list, const struct gr
     }
     return compiler_end(&c, start, end, vocab, out);
 }
+
+int grammar_from_guided(struct grammar **out, const cJSON *guided, const struct grammar_vocab *vocab, struct err *e)
+{
+    const cJSON *json = NULL, *choice = NULL;
+    for (const cJSON *v = guided->child; v; v = v->next) {
+        if (cJSON_IsNull(v))
+            continue;
+        if (strcmp(v->string ? v->string : "", "json") == 0)
+            json = v;
+        else if (strcmp(v->string ? v->string : "", "choice") == 0)
+            choice = v;
+        else if (!cJSON_IsFalse(v)) /* of options that are off */
+            return err_set(e, ST_EUNSUP, "%.60s: not supported", v->string ? v->string : "?");
+    }
+    if (!json == !choice)
+        return err_set(e, ST_EINVAL, "expected json or choice, and only one of them");
+    return json ? grammar_from_schema(out, json, vocab, e) : grammar_from_choice(out, choice, vocab, e);
+}

@@ -32,5 +32,7 @@ int grammar_from_schema(struct grammar **out, const cJSON *schema, const struct 
 /* One of these strings, as it stands. */
 int grammar_from_choice(struct grammar **out, const cJSON *list, const struct grammar_vocab *vocab,
                         struct err *e);
+/* guided_decoding, as Dynamo and vLLM say it: {"json": a schema} or {"choice": [...]}; what else it may hold is null. */
+int grammar_from_guided(struct grammar **out, const cJSON *guided, const struct grammar_vocab *vocab, struct err *e);
 
 #endif
