@@ -1,18 +1,28 @@
 #!/usr/bin/env python3
 """The real router's library against this worker's KV events: the hashes that it computes from tokens, with and without salt, are
-those of the events, and the tree that it builds from them is the worker's own index.
-
-  e2e_dynamo_events.py TEST_DYN_TRAFFIC    (Python with ai-dynamo-runtime 1.6.1 and msgpack; runs the test with a record)
+those of the events, and the tree that it builds from them is the worker's own index. Once under load, from the record of
+test_dyn_traffic; once live, from a worker's socket.
 
 The record: `request SALT TOKEN...` (prompt and output), `events HEX` (a message's payload), `tree HEX` (the recovery's answer)."""
+import glob
 import json
+import os
 import random
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 
-import msgpack
-from dynamo._core import RadixTree, compute_block_hash_for_seq
+HERE = sys.path.pop(0)  # its dynamo.py must not hide the package of that name
+try:
+    import msgpack
+    import zmq
+    from dynamo._core import RadixTree, compute_block_hash_for_seq
+except ImportError:
+    pass  # main() starts this file again, with Dynamo's own Python
+sys.path.insert(0, HERE)
+from worker import BINARY, Worker  # noqa: E402
 
 BLOCK, WORKER = 16, 77
 SALTS = [None, "tenantA", "tenant B with a longer name"]
@@ -103,13 +113,74 @@ def check(tree, requests, dump, last):
           f"host tier; requests with blocks left, by tenant: {list(matched.values())}")
 
 
+def load():
+    test = os.path.join(os.path.dirname(BINARY), "test_dyn_traffic")
+    if not os.path.exists(test):
+        print("not there, so not under load:", test)
+        return
+    with tempfile.NamedTemporaryFile("r") as f:
+        subprocess.run([test, f.name], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        check(*replay(f.read().splitlines()))
+
+
+def record(folder, bucket, part):
+    paths = [p for p in glob.glob(os.path.join(folder, "v1", bucket, "*")) if part in p]
+    assert len(paths) == 1, paths
+    with open(paths[0]) as f:
+        return json.load(f)
+
+
+def hear(socket, tree, state, seconds):
+    """Takes what comes until nothing has for so long."""
+    while socket.poll(1000 * seconds):
+        topic, publisher, sequence, envelope = socket.recv_multipart()
+        assert topic == b"kv-events" and struct.unpack(">Q", publisher)[0] == state["publisher"]
+        assert envelope[0] == 1 and struct.unpack(">I", envelope[1:5])[0] == len(envelope) - 5
+        outer = msgpack.unpackb(envelope[5:])
+        assert outer["sequence"] == struct.unpack(">Q", sequence)[0] == state["sequence"]
+        state["sequence"] += 1
+        for e in msgpack.unpackb(outer["payload"]):
+            state["last"] += 1
+            assert e["event"]["event_id"] == state["last"] and e["worker_id"] == state["worker"]
+            if e["storage_tier"] == "device":
+                tree.apply_event(e["worker_id"], json.dumps(e["event"]).encode())
+
+
+def live():
+    rng = random.Random(3)
+    with tempfile.TemporaryDirectory() as folder, Worker("--dynamo", "--dyn-file-kv", folder) as w:
+        channel, source = record(folder, "event_channels", "kv%2Devents"), record(folder, "event_sources", "kv%2Devents")
+        meta = source["metadata"]
+        state = {"publisher": channel["instance_id"], "worker": meta["worker"]["worker_id"], "sequence": 0, "last": 0}
+        assert state["publisher"] == source["publisher_id"] < 1 << 53 and meta["recovery_target"]["endpoint"].endswith(
+            f"{state['publisher']:x}")
+        socket, tree = zmq.Context.instance().socket(zmq.SUB), RadixTree()
+        socket.setsockopt(zmq.SUBSCRIBE, b"kv-events")
+        socket.connect(channel["transport"]["config"]["endpoint"])
+        time.sleep(0.5)  # a PUB socket says nothing to who has not subscribed yet
+        prompts = [(salt, [rng.randrange(1000, 40000) for _ in range(rng.randrange(16, 200))]) for salt in [None, "a", "tenantA"] * 4]
+        prompts += [(rng.choice([None, "a"]), t[:len(t) // 2] + [77] * 40) for _, t in prompts]
+        for salt, tokens in prompts:
+            body = {"prompt": tokens, "max_tokens": 2, "temperature": 0, **({"cache_salt": salt} if salt else {})}
+            assert w.request("POST", "/v1/completions", body)[0] == 200
+        hear(socket, tree, state, 1)
+        for salt, tokens in prompts:
+            wanted = hashes(tokens, salt)
+            got = tree.find_matches(wanted).scores.get((state["worker"], 0), 0)
+            assert got == len(tokens) // BLOCK, (salt, len(tokens), got)
+            assert not tree.find_matches(hashes(tokens, "nobody's")).scores
+        print(f"live: {len(prompts)} prompts in {state['last']} events, each found by the router's library whole, under its salt only")
+
+
 def main():
+    if "dynamo" not in sys.argv:
+        import dynamo as deployment
+        sys.exit(subprocess.run([deployment.python(), os.path.abspath(__file__), "dynamo"]).returncode)
     for tokens, kind, want in KNOWN:
         got = compute_block_hash_for_seq(list(tokens), BLOCK, **kind)
         assert got == [want], f"{kind}: {got[0]:x}, expected {want:x}"
-    with tempfile.NamedTemporaryFile("r") as f:
-        subprocess.run([sys.argv[1], f.name], check=True, stdout=subprocess.DEVNULL)
-        check(*replay(f.read().splitlines()))
+    load()
+    live()
 
 
 if __name__ == "__main__":
