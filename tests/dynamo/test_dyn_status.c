@@ -1,6 +1,6 @@
 #define _GNU_SOURCE
-/* Goal: probes get what Dynamo's own workers answer, metrics add up and are well formed, and of the disk only the card's files can
- *       be read.
+/* Goal: probes get what Dynamo's own workers answer, metrics add up and are well formed, and of the disk only the card's
+ *       files can be read.
  * Method: the server on loopback, run by hand from the client's thread; engine and store are stood in for by this file. */
 #include "clock.h"
 #include "dyn_status.h"
