@@ -56,48 +56,50 @@ def states(w, cls):
 def flood(w, calls, texts):
     """LOW calls of which two fill both places and one waits; then a HIGH one, which ends before all of them."""
     order = []
-    low = [Call(w, "low", order, *what) for what in calls[:-1]]
-    wait_for("two of three run", lambda: states(w, "normal") == ["decode", "decode", "queued"])
+    low = []
+    for what, want in zip(calls, (["decode"], ["decode", "decode"], ["decode", "decode", "queued"])):
+        low.append(Call(w, "low", order, *what))  # one after the other, or they could arrive in another order
+        wait_for(f"LOW requests: {want}", lambda want=want: states(w, "normal") == want)
     high = Call(w, "high", order, *calls[-1])
     seen = wait_for("a request that gave way, and to whom", lambda: [
         v for v in [view(w)] if any(r["state"] == "preempted" for r in v["requests"]) and v["classes"]["high"]["decode"] == 1])[0]
     for call in [high] + low:
         call.join()
     victims = [r for r in seen["requests"] if r["state"] == "preempted"]
-    assert len(victims) == 1 and victims[0]["class"] == "normal" and victims[0]["n_preempted"] == 1, seen
-    assert seen["classes"]["normal"] == {"queued": 1, "loading": 0, "prefill": 0, "decode": 1, "preempted": 1}, seen
+    assert all(v["class"] == "normal" and v["n_preempted"] == 1 for v in victims), seen
+    assert seen["classes"]["normal"]["decode"] == 1 and seen["classes"]["normal"]["preempted"] == len(victims), seen
     assert order[0] == "high", order
     assert [c.text for c in low + [high]] == texts, "preemption changed what a request says"
-    return victims[0]
+    return victims
 
 
 def case_high_takes_a_place_and_nobody_loses_a_token():
     with worker.Worker("--max-num-seqs", "2", "--enable-priority-scheduling", "--no-prefix-caching") as w:
-        calls = [(1, 40, 400, LOW), (2, 50, 400, LOW), (3, 60, 100, LOW), (4, 100, 150, HIGH)]
+        calls = [(1, 40, 900, LOW), (2, 50, 900, LOW), (3, 60, 60, LOW), (4, 100, 120, HIGH)]
         texts = [ask(w, *c) for c in calls]
         assert w.metric("stator_preemptions_total") == 0
-        victim = flood(w, calls, texts)
-        assert victim["n_blocks"] > 0, "for a place alone it keeps its blocks"
+        victims = flood(w, calls, texts)
+        assert len(victims) == 1 and victims[0]["n_blocks"] > 0, "for a place alone it keeps its blocks"
         w.wait_idle()
         for resource, n in (("slot", 1), ("blocks", 0), ("growth", 0)):
             labels = {"class": "normal", "for_class": "high", "resource": resource}
             assert w.metric("stator_preemptions_total", **labels) == n, resource
-        assert w.metric("stator_resumed_tokens_total", **{"class": "normal"}) > victim["n_prompt"]
+        assert w.metric("stator_resumed_tokens_total", **{"class": "normal"}) > victims[0]["n_prompt"]
         assert w.metric("stator_recomputed_tokens_total") == 0
 
 
 def case_a_victim_of_blocks_comes_back_from_the_host_tier():
-    with worker.Worker("--max-num-seqs", "2", "--enable-priority-scheduling", "--context-length", "1024", "--kv-bytes", "26M",
+    with worker.Worker("--max-num-seqs", "2", "--enable-priority-scheduling", "--context-length", "1024", "--kv-bytes", "31M",
                        "--host-kv-bytes", "64M") as w:
-        # 70 blocks or so: two LOW fit, and beside the one that runs on there is no room for both its peer and HIGH
-        calls = [(1, 400, 150, LOW), (2, 400, 150, LOW), (3, 60, 100, LOW), (4, 700, 60, HIGH)]
+        # 88 blocks: two LOW fit (25 to 35 each), one LOW and HIGH fit (44 to 48), all three never do
+        calls = [(1, 400, 150, LOW), (2, 400, 150, LOW), (3, 60, 60, LOW), (4, 700, 60, HIGH)]
         texts = [ask(w, *c) for c in calls]
-        victim = flood(w, calls, texts)
-        assert victim["n_blocks"] == 0, victim
+        victims = flood(w, calls, texts)
+        assert any(v["n_blocks"] == 0 for v in victims), victims
         w.wait_idle()
-        assert w.metric("stator_preemptions_total", **{"class": "normal", "for_class": "high"}) == 1
+        assert w.metric("stator_preemptions_total", **{"class": "normal", "for_class": "high"}) == len(victims)
         assert w.metric("stator_kv_blocks_loaded_total") > 0
-        assert w.metric("stator_resumed_tokens_total", **{"class": "normal"}) > victim["n_prompt"]
+        assert w.metric("stator_resumed_tokens_total", **{"class": "normal"}) > victims[0]["n_prompt"]
         assert w.metric("stator_recomputed_tokens_total") == 0
 
 
