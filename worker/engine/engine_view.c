@@ -42,10 +42,15 @@ static void publish_requests(struct engine *g)
     }
 }
 
+/* How many there are now, by class; preempted ones are not among the waiting. */
+struct census {
+    uint32_t waiting[SCHED_CLASSES], preempted[SCHED_CLASSES], loading[SCHED_CLASSES], running[SCHED_CLASSES];
+};
+
 /* By the list of those that are the engine's: a slot that is not may be filled this moment. */
-static void count_requests(const struct engine *g, struct sched_census *out)
+static void count_requests(const struct engine *g, struct census *out)
 {
-    *out = (struct sched_census){0};
+    *out = (struct census){0};
     for (uint32_t i = 0; i < g->n_live; i++) {
         const struct sched_seq *q = sched_seq(g->sched, g->live[i]);
         out->running[q->cls] += q->state == SCHED_RUNNING;
@@ -58,7 +63,7 @@ static void count_requests(const struct engine *g, struct sched_census *out)
 static void publish_classes(struct engine *g)
 {
     const struct sched_counters *n = sched_counters(g->sched);
-    struct sched_census now;
+    struct census now;
     count_requests(g, &now);
     for (uint32_t c = 0; c < ENGINE_CLASSES; c++) {
         struct class_counters *to = &g->stats.cls[c];

@@ -401,18 +401,6 @@ const struct sched_counters *sched_counters(const struct sched *s)
     return &s->counters;
 }
 
-void sched_census(const struct sched *s, struct sched_census *out)
-{
-    *out = (struct sched_census){0};
-    for (uint32_t i = 0; i < s->o.n_slots; i++) {
-        const struct sched_seq *q = &s->seqs[i];
-        out->running[q->cls] += q->state == SCHED_RUNNING;
-        out->loading[q->cls] += q->state == SCHED_LOADING;
-        out->preempted[q->cls] += q->state == SCHED_WAITING && q->n_preempted > 0;
-        out->waiting[q->cls] += q->state == SCHED_WAITING && q->n_preempted == 0;
-    }
-}
-
 bool sched_check(const struct sched *s, const char **why)
 {
     if (!kv_prefix_check(s->kv, why) || !sched_queue_check(s, why))

@@ -151,11 +151,6 @@ struct sched_counters {
     uint64_t saved, loaded;             /* blocks */
 };
 
-/* How many there are now, by class; preempted ones are not among the waiting. */
-struct sched_census {
-    uint32_t waiting[SCHED_CLASSES], preempted[SCHED_CLASSES], loading[SCHED_CLASSES], running[SCHED_CLASSES];
-};
-
 struct sched;
 
 int sched_create(struct sched **out, const struct sched_options *o, struct kv_prefix *kv, struct err *e);
@@ -186,7 +181,6 @@ uint32_t sched_moving(const struct sched *s);                   /* moves planned
 uint32_t sched_running_slot(const struct sched *s, uint32_t i); /* i < sched_running, by rank */
 uint32_t sched_waiting_head(const struct sched *s);             /* KV_NONE when nobody waits for a place */
 const struct sched_counters *sched_counters(const struct sched *s);
-void sched_census(const struct sched *s, struct sched_census *out); /* O(n_slots) */
 
 /* For tests: lists, order and blocks of all waiting and running sequences. */
 bool sched_check(const struct sched *s, const char **why);
