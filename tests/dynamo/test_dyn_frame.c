@@ -133,16 +133,15 @@ static void another_transport_is_refused_in_words(void **state)
                                                "{\"transport\":\"tcp_server\",\"info\":\"{}\"}}"),
                                        &e),
                      ST_EUNSUP);
-    static const char *const bad[] = {
-        "",
-        "[]",
-        "{}",
-        "{\"id\":5}",
-        "{\"id\":\"a\"}",
-        "{\"id\":\"a\",\"connection_info\":{\"transport\":\"tcp_server\"}}",
-        "{\"id\":\"a\",\"connection_info\":{\"transport\":\"tcp_server\",\"info\":\"{\"}}",
-        "{\"id\":\"a\",\"connection_info\":{\"transport\":\"tcp_server\",\"info\":\"{\\\"address\\\":\\\"1:"
-        "2\\\"}\"}}"};
+#define AROUND(info) "{\"id\":\"a\",\"connection_info\":{\"transport\":\"tcp_server\"" info "}}"
+    static const char *const bad[] = {"",
+                                      "[]",
+                                      "{}",
+                                      "{\"id\":5}",
+                                      "{\"id\":\"a\"}",
+                                      AROUND(""),
+                                      AROUND(",\"info\":\"{\""),
+                                      AROUND(",\"info\":\"{\\\"address\\\":\\\"1:2\\\"}\"")};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(dyn_control_parse(&c, str_from(bad[i]), &e), ST_EFORMAT);
 }
