@@ -85,13 +85,24 @@ static bool hurries(const struct sched *s, const struct sched_seq *q)
     return slack < 2 * s->cap_ns;
 }
 
+/* Half a point above all that decode: none of them is asked what it puts up with. */
+static bool far_above(const struct sched *s, uint32_t slot)
+{
+    for (uint32_t i = 0; i < s->n_run; i++)
+        if (sched_decodes(&s->seqs[s->run[i]]))
+            return sched_lead(s, slot) - s->seqs[s->run[i]].lead_ns >= s->o.aging_ns / 2;
+    return false;
+}
+
 uint32_t sched_cap_fit(const struct sched *s, const struct sched_seq *q, uint32_t have, uint32_t n,
                        uint32_t least)
 {
     double cap = s->cap_ns;
     if (cap == 0 || n <= least)
         return n;
-    if (s->max_ns > cap && hurries(s, q))
+    if (s->o.priorities && s->o.max_step_ns > 0 && far_above(s, (uint32_t)(q - s->seqs)))
+        cap = (double)s->o.max_step_ns > cap ? (double)s->o.max_step_ns : cap;
+    else if (s->max_ns > cap && hurries(s, q))
         cap = s->max_ns;
     uint32_t fits = steptime_fit(&s->model, &s->load, q->n_computed + have, n, cap, MARGIN);
     return fits > least ? fits : least;
