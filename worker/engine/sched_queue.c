@@ -205,9 +205,10 @@ bool sched_queue_check(const struct sched *s, const char **why)
     for (uint32_t i = 0; i < s->o.n_slots; i++) {
         const struct sched_seq *q = &s->seqs[i];
         *why = "the heap and those who wait alone disagree";
-        if (q->state != SCHED_WAITING && heap_contains(s->heap, i))
+        bool waits = s->here[i] && q->state == SCHED_WAITING;
+        if (!waits && heap_contains(s->heap, i))
             return false;
-        if (q->state != SCHED_WAITING)
+        if (!waits)
             continue;
         n += q->alone;
         if (q->alone && !heap_contains(s->heap, i))

@@ -34,6 +34,7 @@ struct sched {
         epoch; /* [n_slots] rises when the slot is removed. Not in the record: that is the submitter's between two
                         requests, while a stale row of the first may still be under way */
     uint32_t *lease; /* [n_slots] rises when it lets its blocks go */
+    bool *here;      /* [n_slots] submitted and not removed: only then the record is ours to read */
 
     /* waiting */
     struct sched_chain *chains; /* [n_chains] by rank and fast track */

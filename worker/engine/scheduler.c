@@ -58,6 +58,7 @@ int sched_create(struct sched **out, const struct sched_options *o, struct kv_pr
     s->seqs = mem_zalloc(n, sizeof *s->seqs);
     s->epoch = mem_zalloc(n, sizeof *s->epoch);
     s->lease = mem_zalloc(n, sizeof *s->lease);
+    s->here = mem_zalloc(n, sizeof *s->here);
     s->run = mem_zalloc(o->max_num_seqs, sizeof *s->run);
     s->rows = mem_zalloc(o->max_num_seqs, sizeof *s->rows);
     s->admitted = mem_zalloc(n + SCHED_ADMIT_MAX, sizeof *s->admitted);
@@ -70,8 +71,9 @@ int sched_create(struct sched **out, const struct sched_options *o, struct kv_pr
     s->chosen = mem_zalloc(n, sizeof *s->chosen);
     s->scratch = mem_zalloc(blocks, sizeof *s->scratch);
     s->hosts = mem_zalloc(blocks, sizeof *s->hosts);
-    rc = s->seqs && s->epoch && s->lease && s->run && s->rows && s->admitted && s->preempted && s->moves &&
-                 s->grant && s->settled && s->wanted_by && s->victims && s->chosen && s->scratch && s->hosts
+    rc = s->seqs && s->epoch && s->lease && s->here && s->run && s->rows && s->admitted && s->preempted &&
+                 s->moves && s->grant && s->settled && s->wanted_by && s->victims && s->chosen &&
+                 s->scratch && s->hosts
              ? sched_queue_init(s, e)
              : err_set(e, ST_ENOMEM, "scheduler: no memory for %u slots", n);
     if (rc != ST_OK) {
@@ -90,6 +92,7 @@ void sched_destroy(struct sched *s)
     mem_free(s->seqs);
     mem_free(s->epoch);
     mem_free(s->lease);
+    mem_free(s->here);
     mem_free(s->run);
     mem_free(s->rows);
     mem_free(s->admitted);
@@ -117,6 +120,7 @@ void sched_submit(struct sched *s, uint32_t slot, int64_t now_ns)
     assert(q->state == SCHED_IDLE && q->n_tokens == q->n_prompt && q->n_prompt > 0 && q->n_max > q->n_prompt);
     q->parked = q->producer = q->refused_at = KV_NONE;
     s->now_ns = now_ns;
+    s->here[slot] = true;
     sched_queue_submit(s, slot);
 }
 
@@ -140,6 +144,7 @@ void sched_remove(struct sched *s, uint32_t slot, int64_t now_ns)
         kv_prefix_host_give(s->kv, q->parked);
     kv_seq_release(&q->kv, s->kv, now_ns, q->expiry_ns ? q->expiry_ns : now_ns);
     q->state = SCHED_IDLE;
+    s->here[slot] = false;
     s->epoch[slot]++;
     s->lease[slot]++;
 }
@@ -418,7 +423,7 @@ bool sched_check(const struct sched *s, const char **why)
     }
     uint32_t n_loading = 0;
     for (uint32_t i = 0; i < s->o.n_slots; i++)
-        n_loading += s->seqs[i].state == SCHED_LOADING;
+        n_loading += s->here[i] && s->seqs[i].state == SCHED_LOADING;
     *why = "loading ones are miscounted";
     return n_loading == s->n_loading;
 }
