@@ -147,43 +147,34 @@ static int copy(struct be *be, void *dst, const void *src, size_t bytes)
     return ST_OK;
 }
 
-static int check_copies(const struct cpu_be *b, const struct be_kv *kv, const struct be_block_copy *list,
-                        uint32_t n)
+/* Both ways; a step's half may be in the blocks while one is open. */
+static int copy_blocks(struct cpu_be *b, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
+                       bool store, uint64_t *ticket)
 {
-    if (n == 0 || b->in_step) /* half of a step may be in the blocks */
+    size_t bytes = kv->view.l.block_bytes;
+    if (n == 0 || b->in_step)
         return ST_EINVAL;
     for (uint32_t i = 0; i < n; i++)
         if (list[i].block >= kv->view.l.n_blocks || !list[i].host)
             return ST_EINVAL;
+    for (uint32_t i = 0; i < n; i++) {
+        char *block = (char *)kv->view.base + list[i].block * bytes;
+        memcpy(store ? list[i].host : block, store ? block : list[i].host, bytes);
+    }
+    *ticket = b->n_copies++;
     return ST_OK;
 }
 
 static int kv_store(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
                     uint64_t *ticket)
 {
-    struct cpu_be *b = (struct cpu_be *)be;
-    size_t bytes = kv->view.l.block_bytes;
-    int st = check_copies(b, kv, list, n);
-    if (st)
-        return st;
-    for (uint32_t i = 0; i < n; i++)
-        memcpy(list[i].host, kv->view.base + list[i].block * bytes, bytes);
-    *ticket = b->n_copies++;
-    return ST_OK;
+    return copy_blocks((struct cpu_be *)be, kv, list, n, true, ticket);
 }
 
 static int kv_load(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
                    uint64_t *ticket)
 {
-    struct cpu_be *b = (struct cpu_be *)be;
-    size_t bytes = kv->view.l.block_bytes;
-    int st = check_copies(b, kv, list, n);
-    if (st)
-        return st;
-    for (uint32_t i = 0; i < n; i++)
-        memcpy(kv->view.base + list[i].block * bytes, list[i].host, bytes);
-    *ticket = b->n_copies++;
-    return ST_OK;
+    return copy_blocks((struct cpu_be *)be, kv, list, n, false, ticket);
 }
 
 static int copy_poll(struct be *be, uint64_t ticket)

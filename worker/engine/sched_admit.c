@@ -15,8 +15,6 @@
  * Rejected: admitting a small request past a head that does not fit (starves the head). */
 #include "sched_state.h"
 
-#include <assert.h>
-
 enum {
     HOLD_BLOCKS = 4,    /* a shared run shorter than this is computed twice rather than waited for */
     LATENCY_WAITS = 20, /* hundredths of sensitivity up to which a request may wait for company */
@@ -105,9 +103,7 @@ static enum sched_admission admit_holder(struct sched *s, uint32_t slot)
     uint32_t need = blocks > q->kv.n_blocks ? blocks - q->kv.n_blocks : 0;
     if (!sched_obtain(s, slot, need, need, true))
         return SCHED_REFUSED;
-    int rc = kv_seq_extend(&q->kv, s->kv, q->n_tokens);
-    assert(rc == ST_OK);
-    (void)rc;
+    sched_extend(s, slot);
     run(s, slot);
     return SCHED_ADMITTED;
 }
@@ -193,9 +189,7 @@ static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
         let_go_again(s, slot);
         return SCHED_REFUSED;
     }
-    int rc = kv_seq_extend(&q->kv, s->kv, q->n_tokens);
-    assert(rc == ST_OK);
-    (void)rc;
+    sched_extend(s, slot);
     q->n_matched = valid;
     q->load_end = valid;
     q->n_computed = q->kv.n_full * bt;

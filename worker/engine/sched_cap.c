@@ -23,10 +23,15 @@ void sched_cap_begin(struct sched *s)
     uint8_t most = 0;
     s->load = (struct steptime_load){0};
     s->cap_ns = s->max_ns = (double)s->o.max_step_ns;
+    s->high_ns = INT64_MAX / 2;
+    s->low_ns = INT64_MIN / 2;
     for (uint32_t i = 0; i < s->n_run; i++) {
         const struct sched_seq *q = &s->seqs[s->run[i]];
         if (!sched_decodes(q))
             continue;
+        if (s->load.n_rows == 0)
+            s->high_ns = q->lead_ns;
+        s->low_ns = q->lead_ns;
         s->load.n_rows++;
         s->load.context += q->n_computed;
         most = q->latency > most ? q->latency : most;
@@ -86,12 +91,9 @@ static bool hurries(const struct sched *s, const struct sched_seq *q)
 }
 
 /* Half a point above all that decode: none of them is asked what it puts up with. */
-static bool far_above(const struct sched *s, uint32_t slot)
+static bool far_above(const struct sched *s, const struct sched_seq *q)
 {
-    for (uint32_t i = 0; i < s->n_run; i++)
-        if (sched_decodes(&s->seqs[s->run[i]]))
-            return sched_lead(s, slot) - s->seqs[s->run[i]].lead_ns >= s->o.aging_ns / 2;
-    return false;
+    return q->lead_ns - s->high_ns >= s->o.aging_ns / 2;
 }
 
 uint32_t sched_cap_fit(const struct sched *s, const struct sched_seq *q, uint32_t have, uint32_t n,
@@ -100,7 +102,7 @@ uint32_t sched_cap_fit(const struct sched *s, const struct sched_seq *q, uint32_
     double cap = s->cap_ns;
     if (cap == 0 || n <= least)
         return n;
-    if (s->o.priorities && s->o.max_step_ns > 0 && far_above(s, (uint32_t)(q - s->seqs)))
+    if (s->o.priorities && s->o.max_step_ns > 0 && far_above(s, q))
         cap = (double)s->o.max_step_ns > cap ? (double)s->o.max_step_ns : cap;
     else if (s->max_ns > cap && hurries(s, q))
         cap = s->max_ns;

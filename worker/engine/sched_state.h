@@ -71,6 +71,7 @@ struct sched {
     struct steptime model;
     struct steptime_load load; /* of what was given so far, and of all decoding ones */
     double cap_ns, max_ns;     /* of this step; 0: none. max: for a prompt that is late */
+    int64_t high_ns, low_ns;   /* leads of the first and the last who decode; nobody: above and below all */
     uint64_t yielded;          /* number of the plan in which decoding rows yielded to a prompt last */
     int64_t yield_ns;          /* then: those of this lead or less */
 
@@ -146,6 +147,8 @@ uint32_t sched_pick_runner(const struct sched *s, uint32_t x);
 uint64_t sched_promised(struct sched *s, uint32_t x);
 /* Blocks for all tokens of a running one; false: it gave way itself, or has to wait for copies. */
 bool sched_grow(struct sched *s, uint32_t slot);
+/* The same, where there is room. */
+void sched_extend(struct sched *s, uint32_t slot);
 /* For the waiting x: `need` blocks free, `reserve` of them or to come not promised to others, and a place to run if
  * `place`: all, or nothing has changed. */
 bool sched_obtain(struct sched *s, uint32_t x, uint32_t need, uint32_t reserve, bool place);

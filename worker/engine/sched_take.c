@@ -319,13 +319,12 @@ static uint32_t pick_last(const struct sched *s, uint32_t slot)
     return v;
 }
 
-static bool extend(struct sched *s, uint32_t slot, uint32_t need)
+void sched_extend(struct sched *s, uint32_t slot)
 {
     struct sched_seq *q = &s->seqs[slot];
-    make_free(s, need);
     int rc = kv_seq_extend(&q->kv, s->kv, q->n_tokens);
     assert(rc == ST_OK);
-    return rc == ST_OK;
+    (void)rc;
 }
 
 bool sched_grow(struct sched *s, uint32_t slot)
@@ -352,7 +351,11 @@ bool sched_grow(struct sched *s, uint32_t slot)
             sched_preempt(s, s->victims[i], slot, SCHED_GROWTH);
         sched_release(s, s->victims[i]);
     }
-    return have >= need && extend(s, slot, need);
+    if (have < need)
+        return false;
+    make_free(s, need);
+    sched_extend(s, slot);
+    return true;
 }
 
 /* ---- copies -------------------------------------------------------------------------------------------------------- */

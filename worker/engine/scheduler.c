@@ -235,10 +235,7 @@ static void give(struct sched *s, uint32_t slot, uint32_t n, uint32_t least)
 /* A prompt far above somebody who decodes: he waits for it gladly, so its chunk may be large whatever the cap says. */
 static bool leads(const struct sched *s, uint32_t slot)
 {
-    for (uint32_t i = s->n_run; i > 0; i--)
-        if (sched_decodes(&s->seqs[s->run[i - 1]]))
-            return sched_lead(s, slot) - sched_lead(s, s->run[i - 1]) >= s->o.aging_ns / 2;
-    return true;
+    return sched_lead(s, slot) - s->low_ns >= s->o.aging_ns / 2;
 }
 
 /* One pass over the running ones; `wanted`: those that a higher one waits for, or the others. */
