@@ -5,13 +5,12 @@
 #define _GNU_SOURCE
 #include "http_job.h"
 
-#include "api_reply.h"
 #include "clock.h"
+#include "http_lane.h"
+#include "http_reply.h"
 #include "http_seq.h"
-#include "jobs.h"
 #include "log.h"
 #include "mem.h"
-#include "ring.h"
 #include "stop.h"
 
 #include <assert.h>
@@ -30,8 +29,7 @@ struct http_job {
     struct http_jobs *jobs;
     enum api_endpoint endpoint;
     enum http_job_state state;
-    bool on_lane, dropped, broken, closed;
-    uint32_t lane_index;
+    bool on_lane, dropped, broken;
     struct buf body;
     struct http_prompt prompt;
     struct stop_set stops;
@@ -39,12 +37,10 @@ struct http_job {
     uint32_t n_seqs, n_open;
     int status;
     struct err err;
-    struct buf out; /* stream: frames not yet read from `out_at` on; otherwise the reply */
-    size_t out_at;
+    struct http_reply reply;
     char id[48];
-    struct api_head head;
     uint32_t cls; /* of priority; of a call without hints until the prompt is known */
-    int64_t arrival_ns, last_out_ns;
+    int64_t arrival_ns;
     void (*wake)(void *ctx);
     void *wake_ctx;
 };
@@ -54,9 +50,7 @@ struct http_jobs {
     struct http_job *first;
     uint32_t count, n_open;
     struct engine_mux *mux;
-    struct jobs *lane;
-    struct ring *done;                          /* uint32_t index into preparing */
-    struct http_job *preparing[HTTP_LANE_JOBS]; /* NULL = free */
+    struct http_lane *lane; /* for long bodies */
 };
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
@@ -69,9 +63,7 @@ int http_jobs_create(struct http_jobs **out, const struct http_jobs_options *o)
     jobs->o = *o;
     int st = engine_mux_create(&jobs->mux, o->engine);
     if (!st)
-        st = ring_create(&jobs->done, HTTP_LANE_JOBS, sizeof(uint32_t));
-    if (!st)
-        st = jobs_create(&jobs->lane, HTTP_LANE_JOBS, "stator-prompt");
+        st = http_lane_create(&jobs->lane);
     if (st) {
         http_jobs_destroy(jobs);
         return st;
@@ -94,7 +86,7 @@ static void job_free(struct http_job *j)
     stop_set_fini(&j->stops);
     http_prompt_fini(&j->prompt);
     buf_fini(&j->body);
-    buf_fini(&j->out);
+    http_reply_fini(&j->reply);
     mem_free(j);
 }
 
@@ -102,12 +94,11 @@ void http_jobs_destroy(struct http_jobs *jobs)
 {
     if (!jobs)
         return;
-    jobs_destroy(jobs->lane);
+    http_lane_destroy(jobs->lane);
     for (struct http_job *j = jobs->first, *next; j; j = next) {
         next = j->next;
         job_free(j);
     }
-    ring_destroy(jobs->done);
     engine_mux_destroy(jobs->mux);
     mem_free(jobs);
 }
@@ -203,12 +194,6 @@ static void fail(struct http_job *j, int status, const char *text)
     cancel_open(j);
 }
 
-static void frame(struct http_job *j, uint32_t index)
-{
-    if (http_seq_frame(&j->seqs[index], index, j->jobs->o.model->tok, &j->head, &j->out))
-        j->last_out_ns = clock_now_ns();
-}
-
 static struct api_usage usage_of(const struct http_job *j)
 {
     struct api_usage u = {0};
@@ -223,36 +208,17 @@ static struct api_usage usage_of(const struct http_job *j)
     return u;
 }
 
-static void put_reply(struct http_job *j)
-{
-    api_put_reply_begin(&j->out, &j->head);
-    for (uint32_t i = 0; i < j->n_seqs; i++) {
-        struct api_logprobs logs;
-        bool wants_logs = j->prompt.request.logprobs >= 0;
-        struct api_choice c =
-            http_seq_choice(&j->seqs[i], i, j->jobs->o.model->tok, wants_logs ? &logs : NULL);
-        api_put_reply_choice(&j->out, &j->head, &c, i > 0);
-    }
-    struct api_usage u = usage_of(j);
-    api_put_reply_end(&j->out, &u);
-}
-
 static void finish(struct http_job *j)
 {
+    const struct api_request *a = &j->prompt.request;
+    struct api_usage usage = usage_of(j);
     bool streams = http_job_streams(j);
     j->state = HTTP_JOB_DONE;
     if (streams) {
-        if (j->status)
-            api_put_error_frame(&j->out, j->status, j->err.text);
-        else if (j->prompt.request.include_usage) {
-            struct api_usage u = usage_of(j);
-            api_put_usage_frame(&j->out, &j->head, &u);
-        }
-        api_put_done_frame(&j->out);
-        j->closed = true;
+        http_reply_end(&j->reply, j->status, j->err.text, a->include_usage ? &usage : NULL);
     } else if (!j->status) {
-        put_reply(j);
-        if (j->out.failed)
+        http_reply_whole(&j->reply, j->seqs, j->n_seqs, a->logprobs >= 0, &usage);
+        if (j->reply.out.failed)
             fail(j, ST_ENOMEM, "out of memory for the reply");
     }
 }
@@ -260,10 +226,10 @@ static void finish(struct http_job *j)
 /* After every change: is the client still able to follow? */
 static void changed(struct http_job *j)
 {
-    if (!j->broken && (j->out.failed || (http_job_streams(j) && !j->closed &&
-                                         j->out.n - j->out_at > j->jobs->o.stream_bytes_max))) {
-        log_warn_limited("http", "client reads too slowly id=%s unread_bytes=%zu", j->id,
-                         j->out.n - j->out_at);
+    size_t unread = http_reply_unread(&j->reply);
+    bool behind = http_job_streams(j) && !j->reply.ended && unread > j->jobs->o.stream_bytes_max;
+    if (!j->broken && (j->reply.out.failed || behind)) {
+        log_warn_limited("http", "client reads too slowly id=%s unread_bytes=%zu", j->id, unread);
         j->broken = true;
         fail(j, ST_ECANCEL, "the client reads too slowly");
     }
@@ -272,27 +238,13 @@ static void changed(struct http_job *j)
 
 long http_job_read(struct http_job *j, char *out, size_t max)
 {
-    size_t n = j->out.n - j->out_at;
-    if (j->broken)
-        return -2;
-    if (n == 0)
-        return j->closed ? -1 : 0;
-    if (n > max)
-        n = max;
-    memcpy(out, j->out.p + j->out_at, n);
-    j->out_at += n;
-    if (j->out_at == j->out.n || j->out_at > 65536) {
-        j->out.n -= j->out_at;
-        memmove(j->out.p, j->out.p + j->out_at, j->out.n);
-        j->out_at = 0;
-    }
-    return (long)n;
+    return j->broken ? -2 : http_reply_read(&j->reply, out, max);
 }
 
 struct buf http_job_take_reply(struct http_job *j)
 {
-    struct buf b = j->out;
-    j->out = (struct buf){0};
+    struct buf b = j->reply.out;
+    j->reply.out = (struct buf){0};
     return b;
 }
 
@@ -410,46 +362,40 @@ static void prepared(struct http_job *j)
     }
     const struct http_model *m = j->jobs->o.model;
     struct str model = j->prompt.request.model;
-    j->head = (struct api_head){.endpoint = j->endpoint,
-                                .id = str_from(j->id),
-                                .model = model.n ? model : m->names[0],
-                                .created = clock_wall_s(),
-                                .usage_null = j->prompt.request.include_usage};
-    j->last_out_ns = clock_now_ns();
+    const struct api_head head = {.endpoint = j->endpoint,
+                                  .id = str_from(j->id),
+                                  .model = model.n ? model : m->names[0],
+                                  .created = clock_wall_s(),
+                                  .usage_null = j->prompt.request.include_usage};
+    http_reply_begin(&j->reply, &head, m->tok);
     j->state = HTTP_JOB_RUNNING;
 }
 
-static void prepare(struct http_job *j)
+static void prepare(void *ctx)
 {
+    struct http_job *j = ctx;
     j->status = http_prompt_make(&j->prompt, j->jobs->o.model, j->endpoint, buf_str(&j->body), &j->err);
     buf_fini(&j->body);
 }
 
-static void lane_prepare(void *ctx, uint64_t arg)
+static void on_lane_done(void *ctx)
 {
-    struct http_jobs *jobs = ctx;
-    uint32_t index = (uint32_t)arg;
-    prepare(jobs->preparing[index]);
-    int st = ring_push(jobs->done, &index);
-    assert(st == ST_OK); /* as many ring places as lane places */
-    (void)st;
+    struct http_job *j = ctx;
+    j->on_lane = false;
+    if (j->dropped) {
+        job_free(j);
+        return;
+    }
+    prepared(j);
+    j->wake(j->wake_ctx);
 }
 
 static int send_to_lane(struct http_job *j)
 {
-    struct http_jobs *jobs = j->jobs;
-    for (uint32_t i = 0; i < HTTP_LANE_JOBS; i++) {
-        if (jobs->preparing[i])
-            continue;
-        jobs->preparing[i] = j;
-        j->on_lane = true;
-        if (jobs_push(jobs->lane, lane_prepare, jobs, i) == ST_OK)
-            return ST_OK;
-        jobs->preparing[i] = NULL;
-        j->on_lane = false;
-        break;
-    }
-    return ST_EBUSY;
+    const struct http_lane_piece piece = {.work = prepare, .done = on_lane_done, .ctx = j};
+    int st = http_lane_push(j->jobs->lane, &piece);
+    j->on_lane = !st;
+    return st;
 }
 
 struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoint, struct buf *body,
@@ -496,12 +442,8 @@ static void on_token(struct http_job *j, uint32_t index, const struct engine_eve
         fail(j, st, "out of memory for the text");
     else if (s->scan.hit)
         engine_cancel(j->jobs->o.engine, s->slot, s->gen);
-    if (!st && http_job_streams(j)) {
-        size_t before = j->out.n;
-        frame(j, index);
-        if (j->out.n != before)
-            changed(j);
-    }
+    if (!st && http_job_streams(j) && http_reply_frame(&j->reply, s, index))
+        changed(j);
 }
 
 static void on_end(struct http_job *j, uint32_t index, const struct engine_event *ev)
@@ -517,7 +459,7 @@ static void on_end(struct http_job *j, uint32_t index, const struct engine_event
         if (st)
             fail(j, st, "out of memory for the text");
         else if (http_job_streams(j))
-            frame(j, index);
+            http_reply_frame(&j->reply, s, index);
     } else if (ev->finish == ENGINE_FINISH_ERROR) {
         fail(j, ev->status ? ev->status : ST_EINTERNAL, "The request failed in the engine");
     } else {
@@ -539,40 +481,25 @@ static void on_event(void *ctx, uint32_t index, const struct engine_event *ev)
     on_end(j, index, ev);
 }
 
-static void handle_prepared(struct http_jobs *jobs, uint32_t index)
-{
-    struct http_job *j = jobs->preparing[index];
-    jobs->preparing[index] = NULL;
-    j->on_lane = false;
-    if (j->dropped) {
-        job_free(j);
-        return;
-    }
-    prepared(j);
-    j->wake(j->wake_ctx);
-}
-
 bool http_jobs_poll(struct http_jobs *jobs)
 {
-    uint32_t index;
-    while (ring_pop(jobs->done, &index))
-        handle_prepared(jobs, index);
+    http_lane_poll(jobs->lane);
     return engine_mux_poll(jobs->mux);
 }
 
 bool http_jobs_sleep(struct http_jobs *jobs)
 {
-    return ring_sleep(jobs->done) && engine_event_sleep(jobs->o.engine);
+    return http_lane_sleep(jobs->lane) && engine_event_sleep(jobs->o.engine);
 }
 
 int http_jobs_fd(const struct http_jobs *jobs)
 {
-    return ring_fd(jobs->done);
+    return http_lane_fd(jobs->lane);
 }
 
 void http_jobs_drain_fd(struct http_jobs *jobs)
 {
-    ring_drain_fd(jobs->done);
+    http_lane_drain_fd(jobs->lane);
 }
 
 void http_jobs_tick(struct http_jobs *jobs, int64_t now_ns)
@@ -580,10 +507,9 @@ void http_jobs_tick(struct http_jobs *jobs, int64_t now_ns)
     int64_t silence = (int64_t)jobs->o.keepalive_ms * NS_PER_MS;
     for (struct http_job *j = jobs->first; j; j = j->next) {
         if (j->dropped || j->state != HTTP_JOB_RUNNING || !http_job_streams(j) ||
-            now_ns - j->last_out_ns < silence)
+            now_ns - j->reply.last_ns < silence)
             continue;
-        buf_puts(&j->out, ": keep-alive\n\n");
-        j->last_out_ns = now_ns;
+        http_reply_keep_alive(&j->reply, now_ns);
         changed(j);
     }
 }

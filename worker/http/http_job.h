@@ -1,13 +1,13 @@
 /* http_job: one API call from its body to its reply: prepare, submit one engine request per choice, collect, frame.
  *
- * Owns     the table owns all jobs, one lane and its ring; a job owns its body, prompt, choices and output.
+ * Owns     the table owns all jobs and one lane; a job owns its body, prompt, choices and output.
  * Units    bytes, tokens, ns.
  * States   job: PREPARING -> RUNNING -> DONE, or PREPARING -> DONE when refused. http_job_drop at any time: what is open in the
  *          engine is cancelled at once, and the slots are released when their END events arrive.
  * Threads  the io thread only. Long bodies are prepared on the lane; the job is not touched by anyone else meanwhile.
  * Errors   of a job: http_job_status and http_job_text once DONE (before a stream began), else an error frame in the stream.
  * Bounds   a stream's unread output is at most `stream_bytes_max` plus one event's frames: a client that reads too slowly is
- *          broken off. One lane, HTTP_LANE_JOBS bodies waiting: more are refused with ST_EBUSY.
+ *          broken off. One lane, HTTP_LANE_MAX bodies waiting: more are refused with ST_EBUSY.
  * Source   -
  */
 #ifndef STATOR_HTTP_JOB_H
@@ -24,7 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { HTTP_LANE_JOBS = 64, HTTP_INLINE_BYTES = 8192 };
+enum { HTTP_INLINE_BYTES = 8192 }; /* longer bodies are prepared on the lane */
 
 struct http_job;
 struct http_jobs;
