@@ -47,7 +47,7 @@ int join_create(struct dyn_worker **out, const struct join_input *in, struct err
                   .user = c->etcd_auth_username,
                   .password = c->etcd_auth_password},
         .limits = in->limits,
-        .mux = http_mux(in->http),
+        .ledger = in->ledger,
     };
     struct dyn_status_options status = {.listen_fd = -1,
                                         .model = in->card->card.name,

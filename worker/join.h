@@ -19,6 +19,7 @@
 struct join_input {
     const struct config *config;
     struct http *http; /* the worker is attached to its loop */
+    struct ledger *ledger;
     const char *device;
     struct dyn_request_limits limits;
     struct card *card; /* told where its files are served */

@@ -46,6 +46,7 @@ struct worker {
     uint32_t n_host_blocks;
     uint32_t max_num_seqs, max_num_batched_tokens; /* as configured, or the device's default */
     struct engine *engine;
+    struct ledger *ledger;
     struct http *http;
     struct dyn_worker *dynamo; /* NULL without --dynamo */
     struct card card;          /* zeroed without */
@@ -326,7 +327,10 @@ static int start_engine(struct worker *w, struct err *e)
                                      .kv_event_seed = DYN_EVENTS_SEED};
     if (w->n_host_blocks)
         log_info("main", "host tier: %u KV blocks in %llu MiB", w->n_host_blocks, (unsigned long long)c->host_kv_bytes >> 20);
+    const struct timing_slo slo = {.ttft_ns = (int64_t)c->slo_ttft_ms * NS_PER_MS, .itl_ns = (int64_t)c->slo_itl_ms * NS_PER_MS};
     int st = engine_create(&w->engine, &o, e);
+    if (!st && ledger_create(&w->ledger, w->engine, &slo))
+        st = err_set(e, ST_ENOMEM, "no memory for the book of requests");
     return st ? st : engine_start(w->engine, e);
 }
 
@@ -345,7 +349,7 @@ static int start_http(struct worker *w, struct err *e)
     const struct http_options o = {
         .host = c->host,
         .port = (uint16_t)c->port,
-        .engine = w->engine,
+        .ledger = w->ledger,
         .model = {.tok = b->tok,
                   .vocab = b->vocab,
                   .chat = b->chat,
@@ -369,7 +373,6 @@ static int start_http(struct worker *w, struct err *e)
         .max_body_bytes = c->max_body_bytes,
         .sse_keepalive_ms = (uint32_t)c->sse_keepalive_ms,
         .client_timeout_ms = (uint32_t)c->client_timeout_s * 1000,
-        .slo = {.ttft_ns = (int64_t)c->slo_ttft_ms * NS_PER_MS, .itl_ns = (int64_t)c->slo_itl_ms * NS_PER_MS},
         .drain_timeout_ms = (uint32_t)c->drain_timeout_s * 1000,
     };
     return http_create(&w->http, &o, e);
@@ -379,6 +382,7 @@ static int start_dynamo(struct worker *w, struct err *e)
 {
     const struct join_input in = {.config = &w->config,
                                   .http = w->http,
+                                  .ledger = w->ledger,
                                   .device = on_device(w) ? "cuda" : "cpu",
                                   .limits = {.context_length = w->sizing.context_length,
                                              .vocab_size = model_info(w->model)->vocab,
@@ -406,9 +410,10 @@ static int start_dynamo(struct worker *w, struct err *e)
 
 static void stop(struct worker *w)
 {
-    dyn_worker_destroy(w->dynamo); /* its requests are the mux's, which goes with http */
+    dyn_worker_destroy(w->dynamo);
     http_destroy(w->http);
     card_close(&w->card);
+    ledger_destroy(w->ledger);
     engine_destroy(w->engine);
     bundle_close(&w->bundle);
     model_destroy(w->model);

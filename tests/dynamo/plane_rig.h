@@ -23,7 +23,7 @@
 
 struct rig {
     struct engine *engine;
-    struct engine_mux *mux;
+    struct ledger *ledger;
     struct dyn_count count;
     struct dyn_generate *generate;
     struct dyn_plane *plane;
@@ -54,8 +54,8 @@ static void rig_start(struct rig *g, const struct dyn_plane_options *with, int f
     struct err e = {0};
     struct dyn_plane_options o = *with;
     *g = (struct rig){.engine = fake_engine_create(), .family = family};
-    assert_int_equal(engine_mux_create(&g->mux, g->engine), ST_OK);
-    const struct dyn_generate_options generate = {.mux = g->mux,
+    assert_int_equal(ledger_create(&g->ledger, g->engine, &(struct timing_slo){0}), ST_OK);
+    const struct dyn_generate_options generate = {.ledger = g->ledger,
                                                   .limits = {.context_length = 4096,
                                                              .vocab_size = FAKE_VOCAB,
                                                              .priority_max = 100,
@@ -76,7 +76,7 @@ static void rig_stop(struct rig *g)
 {
     dyn_plane_destroy(g->plane);
     dyn_generate_destroy(g->generate);
-    engine_mux_destroy(g->mux);
+    ledger_destroy(g->ledger);
     fake_engine_destroy(g->engine);
     close(g->listen_fd);
     assert_int_equal(mem_live(), 0);
@@ -84,7 +84,7 @@ static void rig_stop(struct rig *g)
 
 static void rig_turn(struct rig *g)
 {
-    engine_mux_poll(g->mux);
+    ledger_poll(g->ledger);
     dyn_plane_run(g->plane, clock_now_ns() + g->skew_ns);
 }
 

@@ -17,6 +17,7 @@
 
 struct server {
     struct engine *engine;
+    struct ledger *ledger;
     struct http_options o;
     struct http *http;
     pthread_t thread;
@@ -56,9 +57,10 @@ static void server_options(struct server *s)
     for (int i = 0; i < 256; i++)
         fake_bytes[i] = (char)i;
     *s = (struct server){.engine = fake_engine_create()};
+    assert(ledger_create(&s->ledger, s->engine, &(struct timing_slo){0}) == ST_OK);
     s->o = (struct http_options){
         .host = "127.0.0.1",
-        .engine = s->engine,
+        .ledger = s->ledger,
         .model = {.chat = (const struct chat *)fake_bytes,
                   .tok = (const struct tok *)fake_bytes,
                   .names = server_names,
@@ -90,6 +92,7 @@ static void server_join(struct server *s)
     pthread_cond_signal(&s->up);
     pthread_mutex_unlock(&s->lock);
     pthread_join(s->thread, NULL);
+    ledger_destroy(s->ledger);
     fake_engine_destroy(s->engine);
 }
 

@@ -29,9 +29,10 @@ ALLOWED = {
     "worker/engine": ["worker/grammar", "worker/model", "kvcache", "kernels"],
     "worker/sim": ["worker/engine", "worker/model", "kernels"],
     "worker/openai": [],
-    "worker/http": ["worker/openai", "worker/engine", "worker/grammar", "worker/text", "kernels"],
-    "worker/dynamo": ["worker/openai", "worker/engine", "worker/grammar", "worker/text", "worker/model", "kvcache", "kernels"],
-    "worker": ["worker/dynamo", "worker/grammar", "kvcache", "worker/http", "worker/openai", "worker/engine", "worker/sim", "worker/model", "worker/text", "kernels"],
+    "worker/ledger": ["worker/openai", "worker/engine", "kernels"],
+    "worker/http": ["worker/ledger", "worker/openai", "worker/engine", "worker/grammar", "worker/text", "kernels"],
+    "worker/dynamo": ["worker/ledger", "worker/openai", "worker/engine", "worker/grammar", "worker/text", "worker/model", "kvcache", "kernels"],
+    "worker": ["worker/ledger", "worker/dynamo", "worker/grammar", "kvcache", "worker/http", "worker/openai", "worker/engine", "worker/sim", "worker/model", "worker/text", "kernels"],
 }
 ALLOWED["kernels"] = ["kernels/cpu"]  # the registry names its backends
 

@@ -1,6 +1,6 @@
 /* A job stands between one stream and the engine requests of its choices. Both sides may end first. Whichever does, the other
- * is told and the job is gone in the same call: an engine request that is left behind has no owner in the mux any more, and its
- * END frees the slot. So no job waits for anything, and no clean-up has a second path.
+ * is told and the job is gone in the same call: an engine request that is left behind is dropped in the ledger, and its END frees
+ * the slot. So no job waits for anything, and no clean-up has a second path.
  *
  * Refusals differ in where they are said. That no place is free, or that the worker ends, is the worker's matter: it stands in
  * the ack, and a frontend may ask another worker. What is wrong with a request is the client's matter: it is an error item of
@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include "dyn_generate.h"
 
+#include "api_limits.h"
 #include "clock.h"
 #include "dyn_item.h"
 #include "grammar_schema.h"
@@ -31,6 +32,8 @@ struct job {
     struct dyn_last last[ENGINE_STOP_TOKENS_MAX];
     uint32_t n_last, min_tokens;
     bool logprobs;
+    char id[DYN_ID_MAX], session[API_HINT_BYTES_MAX]; /* what an observer calls it by */
+    size_t n_session;
     int64_t began_ns;
     struct dyn_usage usage;
     uint32_t n, n_open;
@@ -61,14 +64,11 @@ uint32_t dyn_generate_count(const struct dyn_generate *g)
 
 /* ---- a job's end ------------------------------------------------------------------------------------------------- */
 
-static void orphan_choices(struct job *j)
+static void drop_choices(struct job *j)
 {
-    struct engine_mux *mux = j->g->o.mux;
     for (uint32_t i = 0; i < j->n; i++)
-        if (j->choices[i].open) {
-            engine_mux_own(mux, j->choices[i].slot, j->choices[i].gen, &(struct engine_owner){0});
-            engine_cancel(engine_mux_engine(mux), j->choices[i].slot, j->choices[i].gen);
-        }
+        if (j->choices[i].open)
+            ledger_drop(j->g->o.ledger, j->choices[i].slot, j->choices[i].gen);
 }
 
 static void job_free(struct job *j)
@@ -84,7 +84,7 @@ static void job_free(struct job *j)
 static void job_end(struct job *j)
 {
     dyn_count_end(j->g->o.count, clock_now_ns() - j->began_ns);
-    orphan_choices(j);
+    drop_choices(j);
     job_free(j);
 }
 
@@ -93,7 +93,7 @@ void dyn_generate_destroy(struct dyn_generate *g)
     if (!g)
         return;
     while (g->first) {
-        orphan_choices(g->first);
+        drop_choices(g->first);
         job_free(g->first);
     }
     buf_fini(&g->item);
@@ -165,7 +165,7 @@ static void on_token(struct job *j, uint32_t index, const struct engine_event *e
     }
     if (last) {
         c->reached = true;
-        engine_cancel(engine_mux_engine(j->g->o.mux), c->slot, c->gen);
+        ledger_finish(j->g->o.ledger, c->slot, c->gen);
     }
 }
 
@@ -230,6 +230,10 @@ static struct job *job_new(struct dyn_generate *g, const struct dyn_request *r, 
     j->n_last = r->n_last;
     j->min_tokens = r->engine.min_tokens;
     j->logprobs = r->engine.n_logprobs >= 0;
+    memcpy(j->id, call->control->id, sizeof j->id);
+    j->n_session = r->session.n < sizeof j->session ? r->session.n : sizeof j->session;
+    if (j->n_session)
+        memcpy(j->session, r->session.p, j->n_session);
     j->began_ns = clock_now_ns();
     j->next = g->first;
     if (g->first)
@@ -249,8 +253,10 @@ static int submit(struct job *j, struct dyn_request *r, struct err *e)
         q->seed = random_u64();
     for (uint32_t i = 0; i < r->n && !st; i++, q->seed++) {
         struct choice *c = &j->choices[i];
-        const struct engine_owner owner = {.event = on_event, .ctx = j, .tag = i};
-        st = engine_mux_submit(j->g->o.mux, q, &owner, &c->slot, &c->gen, e);
+        const struct ledger_name name = {
+            .door = LEDGER_DYNAMO, .id = j->id, .choice = i, .session_id = {j->session, j->n_session}};
+        const struct ledger_owner owner = {.event = on_event, .ctx = j, .tag = i};
+        st = ledger_submit(j->g->o.ledger, q, &name, &owner, &c->slot, &c->gen, e);
         c->open = !st;
         j->n = i + !st;
     }
@@ -292,13 +298,13 @@ static int begin(struct dyn_generate *g, const struct dyn_call *call, struct dyn
         return err_set(why, ST_ENOMEM, "out of memory");
     st = submit(j, r, why);
     if (st) {
-        orphan_choices(j);
+        drop_choices(j);
         job_free(j);
         return st;
     }
     dyn_stream_own(call->stream, on_ended, j);
-    log_debug("dynamo", "request id=%s prompt=%u choices=%u session=%.*s", call->control->id,
-              r->engine.n_prompt, r->n, (int)r->session.n, r->session.p ? r->session.p : "");
+    log_debug("dynamo", "request id=%s prompt=%u choices=%u session=%.*s", j->id, r->engine.n_prompt, r->n,
+              (int)j->n_session, j->session);
     return ST_OK;
 }
 

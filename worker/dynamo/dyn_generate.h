@@ -1,6 +1,6 @@
 /* dyn_generate: the generate endpoint of the request plane: a frontend's request -> the engine -> items of its stream.
  *
- * Owns     its jobs, one for each open request. Borrows the mux, the counters and the limits' lists.
+ * Owns     its jobs, one for each open request. Borrows the ledger, the counters and the limits' lists.
  * Units    tokens, ns.
  * States   create -> call* -> stop -> destroy. A job lives from its call to the end of its last choice, or until its frontend
  *          ends the stream or a choice fails: then what is open in the engine is cancelled at once.
@@ -15,12 +15,12 @@
 #include "dyn_count.h"
 #include "dyn_plane.h"
 #include "dyn_request.h"
-#include "engine_mux.h"
+#include "ledger.h"
 
 struct dyn_generate;
 
 struct dyn_generate_options {
-    struct engine_mux *mux;
+    struct ledger *ledger;
     struct dyn_request_limits limits;
     struct dyn_count *count;
 };

@@ -37,7 +37,7 @@ static int open_plane(struct dyn_worker *w, struct err *e)
 {
     const struct dyn_worker_options *o = &w->o;
     const struct dyn_plane_options plane = {.listen_fd = o->listen_fd, .drain_grace_ms = GRACE_MS};
-    const struct dyn_generate_options generate = {.mux = o->mux, .limits = o->limits, .count = &w->count};
+    const struct dyn_generate_options generate = {.ledger = o->ledger, .limits = o->limits, .count = &w->count};
     int st = dyn_plane_create(&w->plane, &plane, e);
     if (!st && dyn_generate_create(&w->generate, &generate))
         st = err_set(e, ST_ENOMEM, "dynamo: out of memory");
@@ -50,7 +50,7 @@ static int open_plane(struct dyn_worker *w, struct err *e)
 static int open_feed(struct dyn_worker *w, struct err *e)
 {
     const struct dyn_feed_options feed = {
-        .engine = engine_mux_engine(w->o.mux), .worker = w->self.instance, .host = w->o.event_host};
+        .engine = ledger_engine(w->o.ledger), .worker = w->self.instance, .host = w->o.event_host};
     int st = dyn_feed_create(&w->feed, &feed, e);
     return st ? st : dyn_feed_join(w->feed, &w->self, w->plane, w->store, e);
 }
@@ -62,7 +62,7 @@ static int open_status(struct dyn_worker *w, struct err *e)
     struct dyn_status_options o = *w->o.status;
     o.self = &w->self;
     o.count = &w->count;
-    o.engine = engine_mux_engine(w->o.mux);
+    o.engine = ledger_engine(w->o.ledger);
     o.store = w->store;
     w->o.status = NULL; /* its socket is the server's from here on */
     return dyn_status_create(&w->status, &o, e);

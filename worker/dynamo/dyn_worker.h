@@ -1,7 +1,7 @@
 /* dyn_worker: this process as a backend worker of an NVIDIA Dynamo deployment: the request plane, the feed of cache events and
  * the records by which frontends find both, put together.
  *
- * Owns     plane, endpoint, feed, store. Borrows the mux and its engine, and all strings of the options.
+ * Owns     plane, endpoint, feed, store. Borrows the ledger and its engine, and all strings of the options.
  * Units    ns, ms.
  * States   create (nobody knows of us yet) -> run, each turn of the io loop -> publish -> withdraw -> drain -> stop -> destroy.
  *          Publish only once the loop runs: frontends call at once.
@@ -18,7 +18,7 @@
 #include "dyn_request.h"
 #include "dyn_status.h"
 #include "dyn_store.h"
-#include "engine_mux.h"
+#include "ledger.h"
 
 #include <stdbool.h>
 
@@ -33,7 +33,7 @@ struct dyn_worker_options {
     const char *event_host;         /* that routers reach the events by */
     struct dyn_store_options store; /* instance: set here */
     struct dyn_request_limits limits;
-    struct engine_mux *mux; /* of an engine that tells its cache's events (dyn_feed.h) */
+    struct ledger *ledger; /* of an engine that tells its cache's events (dyn_feed.h) */
     const struct dyn_status_options *status; /* NULL: no status server. What of it this module knows is set here */
 };
 

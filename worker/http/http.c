@@ -11,7 +11,6 @@
 #include "http_listen.h"
 #include "log.h"
 #include "mem.h"
-#include "metrics.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -28,7 +27,6 @@ struct http {
     struct http_options o;
     struct http_calls calls;
     struct http_jobs *jobs;
-    struct metrics metrics;
     struct http_side side; /* zero: none */
     struct MHD_Daemon *daemon;
     int listen_fd, epoll_fd, control_fd, mhd_fd;
@@ -87,16 +85,14 @@ static void set_defaults(struct http_options *o)
 static int open_all(struct http *h, struct err *e)
 {
     const struct http_options *o = &h->o;
-    h->calls = (struct http_calls){.o = o, .metrics = &h->metrics, .started_s = clock_wall_s()};
+    h->calls = (struct http_calls){.o = o, .started_s = clock_wall_s()};
     h->calls.key_hashes = mem_zalloc(o->n_api_keys ? o->n_api_keys : 1, sizeof *h->calls.key_hashes);
     if (!h->calls.key_hashes)
         return err_set(e, ST_ENOMEM, "http: out of memory");
     for (uint32_t i = 0; i < o->n_api_keys; i++)
         hash_once(o->api_keys[i].p, o->api_keys[i].n, h->calls.key_hashes[i]);
-    const struct http_jobs_options jobs = {.engine = o->engine,
+    const struct http_jobs_options jobs = {.ledger = o->ledger,
                                            .model = &o->model,
-                                           .metrics = &h->metrics,
-                                           .slo = o->slo,
                                            .keepalive_ms = o->sse_keepalive_ms,
                                            .stream_bytes_max = o->stream_bytes_max};
     int st = http_jobs_create(&h->jobs, &jobs);
@@ -110,7 +106,7 @@ static int open_all(struct http *h, struct err *e)
     h->control_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (h->epoll_fd < 0 || h->control_fd < 0 || start_daemon(h) || watch(h, h->mhd_fd, &h->mhd_fd) ||
         watch(h, h->control_fd, &h->control_fd) || watch(h, http_jobs_fd(h->jobs), &h->jobs) ||
-        watch(h, engine_event_fd(o->engine), &h->o.engine))
+        watch(h, engine_event_fd(ledger_engine(o->ledger)), &h->o.ledger))
         return err_set(e, ST_EIO, "http: cannot start the server: %s", strerror(errno));
     return ST_OK;
 }
@@ -184,8 +180,8 @@ static void on_fd(struct http *h, void *mark)
     uint64_t n;
     if (mark == &h->mhd_fd || mark == &h->side)
         return; /* MHD_run looks, and the side's run */
-    if (mark == &h->o.engine)
-        engine_event_drain_fd(h->o.engine);
+    if (mark == &h->o.ledger)
+        engine_event_drain_fd(ledger_engine(h->o.ledger));
     else if (mark == &h->jobs)
         http_jobs_drain_fd(h->jobs);
     else if (mark == &h->control_fd)
@@ -202,14 +198,9 @@ int http_attach(struct http *h, const struct http_side *side, struct err *e)
     return ST_OK;
 }
 
-struct engine_mux *http_mux(const struct http *h)
-{
-    return http_jobs_mux(h->jobs);
-}
-
 static bool nothing_left(const struct http *h)
 {
-    return http_jobs_count(h->jobs) == 0 && http_jobs_open(h->jobs) == 0 && (!h->side.run || h->side.idle(h->side.ctx));
+    return http_jobs_count(h->jobs) == 0 && ledger_open(h->o.ledger) == 0 && (!h->side.run || h->side.idle(h->side.ctx));
 }
 
 /* Phases of ending: drain (running calls go on) -> cancel (they end with an error) -> over. True: over. */
@@ -267,14 +258,21 @@ static void tick(struct http *h, int64_t now)
 static bool engine_failed(const struct http *h)
 {
     struct engine_stats s;
-    engine_stats(h->o.engine, &s);
+    engine_stats(ledger_engine(h->o.ledger), &s);
     return s.failed;
+}
+
+/* False: something came meanwhile. */
+static bool asleep(const struct http *h)
+{
+    return http_jobs_sleep(h->jobs) && engine_event_sleep(ledger_engine(h->o.ledger));
 }
 
 int http_run(struct http *h, struct err *e)
 {
     for (;;) {
-        bool more = http_jobs_poll(h->jobs);
+        http_jobs_poll(h->jobs);
+        bool more = ledger_poll(h->o.ledger);
         MHD_run(h->daemon);
         int64_t now = clock_now_ns();
         tick(h, now);
@@ -285,7 +283,7 @@ int http_run(struct http *h, struct err *e)
         if (h->calls.failed && http_jobs_count(h->jobs) == 0 && (!h->side.run || h->side.idle(h->side.ctx)))
             return err_set(e, ST_EDEVICE, "http: the engine failed");
         int ms = more ? 0 : timeout_ms(h, now);
-        if (ms && !http_jobs_sleep(h->jobs))
+        if (ms && !asleep(h))
             ms = 0;
         struct epoll_event events[EVENTS];
         int n = epoll_wait(h->epoll_fd, events, EVENTS, ms);

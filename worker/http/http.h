@@ -1,9 +1,9 @@
 /* http: the OpenAI-compatible endpoint: a listening socket, its connections, and the loop of the io thread.
  *
- * Owns     socket, libmicrohttpd daemon, jobs, metrics. Borrows engine, tokenizer, template and all strings of the options.
+ * Owns     socket, libmicrohttpd daemon, jobs. Borrows ledger, tokenizer, template and all strings of the options.
  * Units    ms, bytes, tokens.
  * States   create (listens) -> run -> (drain | stop) -> run returns -> destroy.
- * Threads  create, run, destroy: one thread, the io thread; it is also the engine's event consumer. drain, stop: any thread
+ * Threads  create, run, destroy: one thread, the io thread; it also hands out the engine's events. drain, stop: any thread
  *          and signal handlers, before destroy begins. port: any.
  * Errors   create: ST_EIO / ST_EINVAL with the address ("port 8099 is in use"), ST_ENOMEM.
  * Bounds   max_connections, max_body_bytes, stream_bytes_max per stream; idle = asleep, no timer runs.
@@ -13,15 +13,14 @@
 #define STATOR_HTTP_H
 
 #include "http_prompt.h"
-#include "http_timing.h"
+#include "ledger.h"
 
 struct http;
-struct engine_mux;
 
 struct http_options {
     const char *host;
     uint16_t port; /* 0 = any free one; see http_port */
-    struct engine *engine;
+    struct ledger *ledger; /* of the engine; shared with what is attached */
     struct http_model model;    /* names, tokenizer, template, limits and defaults */
     struct str model_root;      /* what `root` of the model list says; empty = the name */
     const struct str *api_keys; /* [n_api_keys]; none = no authorisation */
@@ -32,7 +31,6 @@ struct http_options {
     size_t stream_bytes_max;    /* unread output of one stream; 0 = 1 MiB */
     uint32_t sse_keepalive_ms;  /* 0 = 8000 */
     uint32_t client_timeout_ms; /* for a whole request to arrive, and for a client to read on; 0 = 60000 */
-    struct http_slo slo;        /* what the metrics of goodput hold requests against */
     uint32_t drain_timeout_ms;  /* running requests may take this long after http_drain */
 };
 
@@ -48,7 +46,6 @@ struct http_side {
 };
 
 int http_create(struct http **out, const struct http_options *o, struct err *e);
-struct engine_mux *http_mux(const struct http *h); /* shares the engine's events; lives as long as `h` */
 /* Before http_run; the side must outlive it. */
 int http_attach(struct http *h, const struct http_side *side, struct err *e);
 uint16_t http_port(const struct http *h);

@@ -313,7 +313,7 @@ void http_call_on_completed(void *cls, struct MHD_Connection *mhd, void **req,
     if (!c)
         return;
     bool cut = why != MHD_REQUEST_TERMINATED_COMPLETED_OK;
-    metrics_count_http(h->metrics, http_route_index(c->route), cut ? 499 : c->code);
+    http_count_add(&h->count, http_route_index(c->route), cut ? 499 : c->code);
     log_debug("http", "done path=%s code=%u cut=%d", c->path, c->code, cut);
     if (c->job)
         http_job_drop(c->job);

@@ -13,8 +13,8 @@
 #define STATOR_HTTP_CALL_H
 
 #include "http.h"
+#include "http_count.h"
 #include "http_job.h"
-#include "metrics.h"
 
 #include <microhttpd.h>
 
@@ -25,7 +25,7 @@ struct http_conn;
 struct http_calls {
     const struct http_options *o;
     struct http_jobs *jobs;
-    struct metrics *metrics;
+    struct http_count count;
     int epoll_fd;
     int64_t started_s;
     bool draining, failed;

@@ -1,7 +1,7 @@
 /* A job is a small state machine that the io thread advances when something is known: the prompt, a token, an end. It never
- * waits. The engine is spoken to in (slot, generation) pairs; the mux maps them back. A dropped job leaves its slots behind
- * without an owner: their tokens find nobody, their END is counted. So a client may vanish at any point without a
- * second clean-up path. */
+ * waits. The engine is spoken to in (slot, generation) pairs; the ledger maps them back. A dropped job drops what it has open
+ * there and is gone: tokens find nobody, the END is counted. So a client may vanish at any point without a second clean-up
+ * path. */
 #define _GNU_SOURCE
 #include "http_job.h"
 
@@ -48,8 +48,7 @@ struct http_job {
 struct http_jobs {
     struct http_jobs_options o;
     struct http_job *first;
-    uint32_t count, n_open;
-    struct engine_mux *mux;
+    uint32_t count;
     struct http_lane *lane; /* for long bodies */
 };
 
@@ -61,11 +60,9 @@ int http_jobs_create(struct http_jobs **out, const struct http_jobs_options *o)
     if (!jobs)
         return ST_ENOMEM;
     jobs->o = *o;
-    int st = engine_mux_create(&jobs->mux, o->engine);
-    if (!st)
-        st = http_lane_create(&jobs->lane);
+    int st = http_lane_create(&jobs->lane);
     if (st) {
-        http_jobs_destroy(jobs);
+        mem_free(jobs);
         return st;
     }
     *out = jobs;
@@ -99,13 +96,7 @@ void http_jobs_destroy(struct http_jobs *jobs)
         next = j->next;
         job_free(j);
     }
-    engine_mux_destroy(jobs->mux);
     mem_free(jobs);
-}
-
-struct engine_mux *http_jobs_mux(const struct http_jobs *jobs)
-{
-    return jobs->mux;
 }
 
 uint32_t http_jobs_count(const struct http_jobs *jobs)
@@ -113,69 +104,24 @@ uint32_t http_jobs_count(const struct http_jobs *jobs)
     return jobs->count;
 }
 
-uint32_t http_jobs_open(const struct http_jobs *jobs)
-{
-    return jobs->n_open;
-}
-
-void http_jobs_visit(const struct http_jobs *jobs, void (*visit)(void *ctx, const struct http_open *o), void *ctx)
-{
-    const struct http_job *j = jobs->first;
-    while (j && j->next)
-        j = j->next;
-    for (; j; j = j->prev)
-        for (uint32_t i = 0; i < j->n_seqs && !j->dropped; i++) {
-            const struct http_seq *s = &j->seqs[i];
-            const struct api_request *r = &j->prompt.request;
-            if (s->open)
-                visit(ctx, &(struct http_open){.id = j->id,
-                                               .choice = i,
-                                               .slot = s->slot,
-                                               .gen = s->gen,
-                                               .timing = &s->timing,
-                                               .prompt = &j->prompt.list[i / (uint32_t)r->sampling.n],
-                                               .hints = &r->hints});
-        }
-}
-
-static void count_finished(struct http_jobs *jobs, const struct engine_event *ev, bool stopped)
-{
-    static const uint8_t reason[] = {[ENGINE_FINISH_STOP] = METRICS_STOP,
-                                     [ENGINE_FINISH_LENGTH] = METRICS_LENGTH,
-                                     [ENGINE_FINISH_CANCEL] = METRICS_ABORT,
-                                     [ENGINE_FINISH_ERROR] = METRICS_ERROR};
-    if (ev->finish < sizeof reason)
-        jobs->o.metrics->finished[ev->cls][stopped ? METRICS_STOP : reason[ev->finish]]++;
-    jobs->n_open--;
-}
-
-/* Of a request whose job was dropped: nobody reads the tokens. */
-static void on_orphan(void *ctx, uint32_t tag, const struct engine_event *ev)
-{
-    (void)tag;
-    if (ev->type == ENGINE_END)
-        count_finished(ctx, ev, false);
-}
-
-static void orphan(struct http_jobs *jobs, const struct http_seq *s)
-{
-    engine_mux_own(jobs->mux, s->slot, s->gen, &(struct engine_owner){.event = on_orphan, .ctx = jobs});
-}
-
 static void cancel_open(struct http_job *j)
 {
     for (uint32_t i = 0; i < j->n_seqs; i++)
         if (j->seqs[i].open)
-            engine_cancel(j->jobs->o.engine, j->seqs[i].slot, j->seqs[i].gen);
+            ledger_cancel(j->jobs->o.ledger, j->seqs[i].slot, j->seqs[i].gen);
+}
+
+static void drop_open(struct http_job *j)
+{
+    for (uint32_t i = 0; i < j->n_seqs; i++)
+        if (j->seqs[i].open)
+            ledger_drop(j->jobs->o.ledger, j->seqs[i].slot, j->seqs[i].gen);
 }
 
 void http_job_drop(struct http_job *j)
 {
     assert(!j->dropped);
-    cancel_open(j);
-    for (uint32_t i = 0; i < j->n_seqs; i++)
-        if (j->seqs[i].open)
-            orphan(j->jobs, &j->seqs[i]);
+    drop_open(j);
     j->dropped = true;
     j->jobs->count--;
     if (!j->on_lane)
@@ -271,7 +217,7 @@ const char *http_job_text(const struct http_job *j)
 
 uint32_t http_job_retry_after_s(const struct http_job *j)
 {
-    return engine_retry_after_s(j->jobs->o.engine, j->cls);
+    return engine_retry_after_s(ledger_engine(j->jobs->o.ledger), j->cls);
 }
 
 bool http_job_broken(const struct http_job *j)
@@ -300,16 +246,16 @@ static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t i
     r.arrival_ns = j->arrival_ns;
     r.bias = bias;
     r.n_bias = j->prompt.request.n_bias;
-    const struct engine_owner owner = {.event = on_event, .ctx = j, .tag = index};
-    int st = engine_mux_submit(jobs->mux, &r, &owner, &slot, &gen, &j->err);
+    const struct ledger_name name = {
+        .door = LEDGER_HTTP, .id = j->id, .choice = index, .prefix_id = j->prompt.request.hints.prefix_id};
+    const struct ledger_owner owner = {.event = on_event, .ctx = j, .tag = index};
+    int st = ledger_submit(jobs->o.ledger, &r, &name, &owner, &slot, &gen, &j->err);
     if (st)
         return st;
     http_seq_init(&j->seqs[index], slot, gen);
     j->seqs[index].calls = j->prompt.request.guide.calls;
-    http_timing_init(&j->seqs[index].timing, j->cls, j->arrival_ns);
     j->n_seqs = index + 1;
     j->n_open++;
-    jobs->n_open++;
     return ST_OK;
 }
 
@@ -333,11 +279,9 @@ static int submit(struct http_job *j)
 /* All or nothing: when one choice finds no place, those before it are given back and the call is refused as a whole. */
 static void refuse(struct http_job *j, int status)
 {
-    cancel_open(j);
-    for (uint32_t i = 0; i < j->n_seqs; i++) {
-        orphan(j->jobs, &j->seqs[i]);
+    drop_open(j);
+    for (uint32_t i = 0; i < j->n_seqs; i++)
         http_seq_fini(&j->seqs[i]);
-    }
     j->n_seqs = j->n_open = 0;
     j->status = status;
     if (!j->err.text[0])
@@ -352,8 +296,8 @@ static void prepared(struct http_job *j)
 {
     const struct api_hints *hints = &j->prompt.request.hints;
     if (!j->status) {
-        metrics_count_hints(j->jobs->o.metrics, hints->clamped);
-        j->cls = engine_class(j->jobs->o.engine, hints->priority, hints->strict_priority);
+        metrics_count_hints(ledger_metrics(j->jobs->o.ledger), hints->clamped);
+        j->cls = engine_class(ledger_engine(j->jobs->o.ledger), hints->priority, hints->strict_priority);
         j->status = submit(j);
     }
     if (j->status) {
@@ -408,7 +352,7 @@ struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoi
                            .endpoint = endpoint,
                            .body = *body,
                            .next = jobs->first,
-                           .cls = engine_class(jobs->o.engine, 0, 0),
+                           .cls = engine_class(ledger_engine(jobs->o.ledger), 0, 0),
                            .arrival_ns = clock_now_ns(),
                            .wake = wake,
                            .wake_ctx = ctx};
@@ -433,7 +377,6 @@ struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoi
 static void on_token(struct http_job *j, uint32_t index, const struct engine_event *ev)
 {
     struct http_seq *s = &j->seqs[index];
-    http_timing_token(&s->timing, &j->jobs->o.slo, j->jobs->o.metrics, ev->t_ns);
     if (j->status || s->scan.hit)
         return;
     int st =
@@ -441,7 +384,7 @@ static void on_token(struct http_job *j, uint32_t index, const struct engine_eve
     if (st)
         fail(j, st, "out of memory for the text");
     else if (s->scan.hit)
-        engine_cancel(j->jobs->o.engine, s->slot, s->gen);
+        ledger_finish(j->jobs->o.ledger, s->slot, s->gen);
     if (!st && http_job_streams(j) && http_reply_frame(&j->reply, s, index))
         changed(j);
 }
@@ -450,7 +393,6 @@ static void on_end(struct http_job *j, uint32_t index, const struct engine_event
 {
     struct http_seq *s = &j->seqs[index];
     bool good = ev->finish == ENGINE_FINISH_STOP || ev->finish == ENGINE_FINISH_LENGTH || s->scan.hit;
-    http_timing_end(&s->timing, &j->jobs->o.slo, j->jobs->o.metrics, ev, good && !j->status);
     s->open = false;
     s->n_cached = ev->n_cached;
     j->n_open--;
@@ -472,24 +414,20 @@ static void on_end(struct http_job *j, uint32_t index, const struct engine_event
 
 static void on_event(void *ctx, uint32_t index, const struct engine_event *ev)
 {
-    struct http_job *j = ctx;
-    if (ev->type == ENGINE_TOKEN) {
-        on_token(j, index, ev);
-        return;
-    }
-    count_finished(j->jobs, ev, j->seqs[index].scan.hit);
-    on_end(j, index, ev);
+    if (ev->type == ENGINE_TOKEN)
+        on_token(ctx, index, ev);
+    else
+        on_end(ctx, index, ev);
 }
 
-bool http_jobs_poll(struct http_jobs *jobs)
+void http_jobs_poll(struct http_jobs *jobs)
 {
     http_lane_poll(jobs->lane);
-    return engine_mux_poll(jobs->mux);
 }
 
 bool http_jobs_sleep(struct http_jobs *jobs)
 {
-    return http_lane_sleep(jobs->lane) && engine_event_sleep(jobs->o.engine);
+    return http_lane_sleep(jobs->lane);
 }
 
 int http_jobs_fd(const struct http_jobs *jobs)

@@ -15,11 +15,8 @@
 
 #include "api_parse.h"
 #include "buf.h"
-#include "engine.h"
-#include "engine_mux.h"
 #include "http_prompt.h"
-#include "http_timing.h"
-#include "metrics.h"
+#include "ledger.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,39 +28,22 @@ struct http_jobs;
 enum http_job_state { HTTP_JOB_PREPARING, HTTP_JOB_RUNNING, HTTP_JOB_DONE };
 
 struct http_jobs_options {
-    struct engine *engine;
+    struct ledger *ledger;
     const struct http_model *model;
-    struct metrics *metrics;
-    struct http_slo slo;
     uint32_t keepalive_ms;
     size_t stream_bytes_max;
 };
 
 int http_jobs_create(struct http_jobs **out, const struct http_jobs_options *o);
 void http_jobs_destroy(struct http_jobs *jobs); /* NULL ok; jobs must have been dropped; waits for the lane */
-struct engine_mux *http_jobs_mux(const struct http_jobs *jobs); /* for others who use the same engine */
 int http_jobs_fd(const struct http_jobs *jobs); /* readable when the lane finished something */
-/* Handles what the engine and the lane reported; true when more may be waiting. */
-bool http_jobs_poll(struct http_jobs *jobs);
-bool http_jobs_sleep(struct http_jobs *jobs); /* true: nothing is waiting and the fds will tell */
+void http_jobs_poll(struct http_jobs *jobs); /* handles what the lane finished; the engine's events come from the ledger */
+bool http_jobs_sleep(struct http_jobs *jobs); /* true: nothing is waiting and the fd will tell */
 void http_jobs_drain_fd(struct http_jobs *jobs);
 void http_jobs_tick(struct http_jobs *jobs, int64_t now_ns); /* comment frames for silent streams */
 uint32_t http_jobs_count(const struct http_jobs *jobs);      /* not yet dropped */
-uint32_t http_jobs_open(const struct http_jobs *jobs);       /* engine requests without END */
 void http_jobs_fail_all(struct http_jobs *jobs, int status,
                         const char *text); /* running ones end with this error */
-
-/* One engine request of a call, while it has no END. Borrowed for the visit. */
-struct http_open {
-    const char *id;  /* of the call */
-    uint32_t choice; /* of the call's reply */
-    uint32_t slot, gen;
-    const struct http_timing *timing;
-    const struct http_tokens *prompt;
-    const struct api_hints *hints;
-};
-/* All open requests of calls that were not dropped, the oldest call first. */
-void http_jobs_visit(const struct http_jobs *jobs, void (*visit)(void *ctx, const struct http_open *o), void *ctx);
 
 /* Takes the body's memory. `wake` is called when the state changed or output came; never from within this call.
  * NULL: no memory. */

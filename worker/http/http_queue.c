@@ -1,5 +1,5 @@
 /* One pass over the open requests writes their list and counts them; the counts are written behind it. Groups are the runs of
- * equal ids after a sort: no table to bound. A count that engine_stats could give is taken from the pass instead, so that
+ * equal names after a sort: no table to bound. A count that engine_stats could give is taken from the pass instead, so that
  * list and counts agree. */
 #include "http_queue.h"
 
@@ -16,15 +16,25 @@ static const char *const state_names[ENGINE_SLOT_PREEMPTED + 1] = {[ENGINE_SLOT_
                                           [ENGINE_SLOT_DECODE] = "decode",
                                           [ENGINE_SLOT_PREEMPTED] = "preempted"};
 enum { STATES = ENGINE_SLOT_PREEMPTED + 1 };
+static const char *const door_names[] = {[LEDGER_HTTP] = "http", [LEDGER_DYNAMO] = "dynamo"};
+
+/* Two ways in which requests belong together. */
+enum { BY_PREFIX, BY_SESSION, GROUPINGS };
+static const char *const group_names[GROUPINGS] = {[BY_PREFIX] = "prefix_id", [BY_SESSION] = "session_id"};
+
+struct groups {
+    uint32_t n;
+    struct str names[HTTP_QUEUE_MAX]; /* [n] of each listed request that has one */
+};
 
 struct view {
     const struct engine *engine;
     struct buf *out;
     int64_t now_ns;
-    uint32_t n_listed, n_groups;
+    uint32_t n_listed;
     bool truncated;
     uint32_t count[ENGINE_CLASSES][STATES];
-    struct str groups[HTTP_QUEUE_MAX]; /* [n_groups] prefix_id of each listed request that has one */
+    struct groups groups[GROUPINGS];
 };
 
 static void put_known(struct buf *out, const char *name, int64_t value)
@@ -35,40 +45,46 @@ static void put_known(struct buf *out, const char *name, int64_t value)
         buf_printf(out, ",\"%s\":null", name);
 }
 
-static void put_request(struct view *v, const struct http_open *o, const struct engine_slot_view *s)
+static void put_group(struct view *v, int by, struct str name)
 {
-    const struct api_hints *h = o->hints;
-    const struct http_timing *t = o->timing;
-    int64_t waited_ns = (t->first_ns ? t->first_ns : v->now_ns) - t->arrival_ns;
-    buf_puts(v->out, v->n_listed++ ? ",{\"id\":" : "{\"id\":");
-    buf_put_json(v->out, str_from(o->id));
-    buf_printf(v->out, ",\"choice\":%u,\"class\":\"%s\",\"state\":\"%s\",\"priority\":%d,\"strict_priority\":%d", o->choice,
-               engine_class_name(t->cls), state_names[s->state], h->priority, h->strict_priority);
-    buf_printf(v->out, ",\"n_prompt\":%u,\"n_computed\":%u,\"n_output\":%u,\"n_blocks\":%u,\"n_preempted\":%u", o->prompt->n,
-               s->n_computed, s->n_output, s->n_blocks, s->n_preempted);
-    buf_printf(v->out, ",\"waited_ms\":%" PRId64 ",\"latency_sensitivity\":%.6g", waited_ns / NS_PER_MS,
-               h->latency_sensitivity);
-    put_known(v->out, "osl", h->osl);
-    put_known(v->out, "iat", h->iat_ms);
-    buf_puts(v->out, ",\"prefix_id\":");
-    if (h->prefix_id.n) {
-        buf_put_json(v->out, h->prefix_id);
-        v->groups[v->n_groups++] = h->prefix_id;
+    buf_printf(v->out, ",\"%s\":", group_names[by]);
+    if (name.n) {
+        buf_put_json(v->out, name);
+        v->groups[by].names[v->groups[by].n++] = name;
     } else {
         buf_puts(v->out, "null");
     }
+}
+
+static void put_request(struct view *v, const struct ledger_request *r, const struct engine_slot_view *s)
+{
+    const struct timing *t = r->timing;
+    int64_t waited_ns = (t->first_ns ? t->first_ns : v->now_ns) - t->arrival_ns;
+    buf_puts(v->out, v->n_listed++ ? ",{\"id\":" : "{\"id\":");
+    buf_put_json(v->out, str_from(r->name->id));
+    buf_printf(v->out, ",\"choice\":%u,\"via\":\"%s\",\"class\":\"%s\",\"state\":\"%s\",\"priority\":%d,\"strict_priority\":%d",
+               r->name->choice, door_names[r->name->door], engine_class_name(t->cls), state_names[s->state], r->priority,
+               r->strict_priority);
+    buf_printf(v->out, ",\"n_prompt\":%u,\"n_computed\":%u,\"n_output\":%u,\"n_blocks\":%u,\"n_preempted\":%u", r->n_prompt,
+               s->n_computed, s->n_output, s->n_blocks, s->n_preempted);
+    buf_printf(v->out, ",\"waited_ms\":%" PRId64 ",\"latency_sensitivity\":%.6g", waited_ns / NS_PER_MS,
+               (double)r->latency_sensitivity);
+    put_known(v->out, "osl", r->expected_output_tokens);
+    put_known(v->out, "iat", r->iat_ms);
+    put_group(v, BY_PREFIX, r->name->prefix_id);
+    put_group(v, BY_SESSION, r->name->session_id);
     buf_putc(v->out, '}');
 }
 
-static void visit(void *ctx, const struct http_open *o)
+static void visit(void *ctx, const struct ledger_request *r)
 {
     struct view *v = ctx;
     struct engine_slot_view s;
-    if (!engine_slot_view(v->engine, o->slot, o->gen, &s))
+    if (!engine_slot_view(v->engine, r->slot, r->gen, &s))
         return; /* it ended, and its END event is on its way */
-    v->count[o->timing->cls][s.state]++;
+    v->count[r->timing->cls][s.state]++;
     if (v->n_listed < HTTP_QUEUE_MAX)
-        put_request(v, o, &s);
+        put_request(v, r, &s);
     else
         v->truncated = true;
 }
@@ -92,34 +108,36 @@ static int compare(const void *a, const void *b)
     return order ? order : (x->n > y->n) - (x->n < y->n);
 }
 
-static void put_groups(struct view *v)
+static void put_groups(struct view *v, int by)
 {
-    qsort(v->groups, v->n_groups, sizeof *v->groups, compare);
-    buf_puts(v->out, ",\"groups\":[");
-    for (uint32_t i = 0, n; i < v->n_groups; i += n) {
-        for (n = 1; i + n < v->n_groups && str_eq(v->groups[i], v->groups[i + n]);)
+    struct groups *g = &v->groups[by];
+    qsort(g->names, g->n, sizeof *g->names, compare);
+    for (uint32_t i = 0, n; i < g->n; i += n) {
+        for (n = 1; i + n < g->n && str_eq(g->names[i], g->names[i + n]);)
             n++;
-        buf_puts(v->out, i ? ",{\"prefix_id\":" : "{\"prefix_id\":");
-        buf_put_json(v->out, v->groups[i]);
+        bool first = i == 0 && (by == 0 || v->groups[0].n == 0);
+        buf_printf(v->out, "%s{\"%s\":", first ? "" : ",", group_names[by]);
+        buf_put_json(v->out, g->names[i]);
         buf_printf(v->out, ",\"requests\":%u}", n);
     }
-    buf_puts(v->out, "]");
 }
 
-void http_queue_put(const struct http_jobs *jobs, const struct engine *g, int64_t now_ns, struct buf *out)
+void http_queue_put(const struct ledger *l, int64_t now_ns, struct buf *out)
 {
     struct view *v = mem_zalloc(1, sizeof *v);
     if (!v) {
         out->failed = ST_ENOMEM;
         return;
     }
-    v->engine = g;
+    v->engine = ledger_engine(l);
     v->out = out;
     v->now_ns = now_ns;
     buf_puts(out, "{\"requests\":[");
-    http_jobs_visit(jobs, visit, v);
+    ledger_visit(l, visit, v);
     put_counts(v);
-    put_groups(v);
-    buf_printf(out, ",\"truncated\":%s}", v->truncated ? "true" : "false");
+    buf_puts(out, ",\"groups\":[");
+    put_groups(v, BY_PREFIX);
+    put_groups(v, BY_SESSION);
+    buf_printf(out, "],\"truncated\":%s}", v->truncated ? "true" : "false");
     mem_free(v);
 }

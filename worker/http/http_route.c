@@ -24,7 +24,7 @@ static const struct http_route routes[] = {
     {"other", HTTP_ROUTE_UNKNOWN, false, false, API_CHAT},
 };
 enum { ROUTES = sizeof routes / sizeof routes[0] };
-_Static_assert((int)ROUTES <= (int)METRICS_PATHS_MAX, "a row of metrics for each route");
+_Static_assert((int)ROUTES <= (int)HTTP_COUNT_PATHS, "a row of counts for each route");
 
 const struct http_route *http_route_find(const char *path, struct str *tail)
 {
@@ -68,8 +68,9 @@ static void put_metrics(const struct http_calls *h, struct buf *b)
     for (uint32_t i = 0; i < ROUTES; i++)
         paths[i] = routes[i].path;
     struct engine_stats s;
-    engine_stats(h->o->engine, &s);
-    metrics_put(h->metrics, &s, h->o->model.names[0], paths, ROUTES, b);
+    engine_stats(ledger_engine(h->o->ledger), &s);
+    metrics_put(ledger_metrics(h->o->ledger), &s, h->o->model.names[0], b);
+    http_count_put(&h->count, paths, ROUTES, b);
 }
 
 static void put_about(const struct http_calls *h, struct buf *b)
@@ -118,7 +119,7 @@ int http_route_answer(const struct http_calls *h, const struct http_route *r, st
         put_metrics(h, reply->body);
         return ST_OK;
     case HTTP_ROUTE_QUEUE:
-        http_queue_put(h->jobs, h->o->engine, clock_now_ns(), reply->body);
+        http_queue_put(h->o->ledger, clock_now_ns(), reply->body);
         return ST_OK;
     case HTTP_ROUTE_ABOUT:
         reply->type = "text/plain; charset=utf-8";

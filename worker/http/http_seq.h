@@ -13,7 +13,6 @@
 
 #include "api_reply.h"
 #include "engine.h"
-#include "http_timing.h"
 #include "stop.h"
 #include "tok.h"
 
@@ -31,7 +30,6 @@ struct http_seq {
     size_t n_logs, cap_logs;
     uint64_t log_offset; /* bytes of tokens whose log-probabilities were framed */
     uint64_t n_tokens, n_prompt, n_cached;
-    struct http_timing timing;
     const char *finish; /* NULL until END */
 };
 

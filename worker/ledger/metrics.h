@@ -1,4 +1,4 @@
-/* metrics: counters and histograms of the HTTP side, and the page that shows them beside the engine's.
+/* metrics: counters and histograms of requests, and the page that shows them beside the engine's counts.
  *
  * Owns     nothing beyond its own memory.
  * Units    seconds in histograms of time, tokens in histograms of length.
@@ -27,7 +27,7 @@ enum metrics_histogram {
     METRICS_HISTOGRAMS
 };
 enum metrics_finish { METRICS_STOP, METRICS_LENGTH, METRICS_ABORT, METRICS_ERROR, METRICS_FINISHES };
-enum { METRICS_BUCKETS_MAX = 24, METRICS_PATHS_MAX = 16, METRICS_CODES_MAX = 16 };
+enum { METRICS_BUCKETS_MAX = 24 };
 
 struct metrics {
     struct {
@@ -37,15 +37,11 @@ struct metrics {
     uint64_t finished[ENGINE_CLASSES][METRICS_FINISHES];
     uint64_t good[ENGINE_CLASSES], good_tokens[ENGINE_CLASSES]; /* met every target; what they generated */
     uint64_t hint_clamped[API_HINTS];
-    uint64_t http[METRICS_PATHS_MAX][METRICS_CODES_MAX];
 };
 
 void metrics_observe(struct metrics *m, enum metrics_histogram h, uint32_t cls, double value);
 void metrics_count_hints(struct metrics *m, uint32_t clamped); /* api_hints.clamped of one call */
-void metrics_count_http(struct metrics *m, uint32_t path, unsigned code);
 
-/* paths[i] names row i of `http`; NULL entries are not shown. */
-void metrics_put(const struct metrics *m, const struct engine_stats *s, struct str model,
-                 const char *const *paths, uint32_t n_paths, struct buf *out);
+void metrics_put(const struct metrics *m, const struct engine_stats *s, struct str model, struct buf *out);
 
 #endif

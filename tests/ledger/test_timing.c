@@ -1,6 +1,6 @@
 /* What the metrics page says of requests by class, and which requests are good. */
 #include "clock.h"
-#include "http_timing.h"
+#include "timing.h"
 #include "mem.h"
 
 #include <setjmp.h>
@@ -18,7 +18,7 @@ static const int64_t MS = NS_PER_MS;
 static struct buf page(const struct metrics *m, const struct engine_stats *s)
 {
     struct buf b = {0};
-    metrics_put(m, s, STR_LIT("a\"b"), NULL, 0, &b);
+    metrics_put(m, s, STR_LIT("a\"b"), &b);
     assert_int_equal(b.failed, ST_OK);
     return b;
 }
@@ -36,24 +36,24 @@ static void has_not(const struct buf *b, const char *text)
 }
 
 /* One request of `n` gaps, `late` of them of 100 ms and the others of 10, that began after 50 ms. */
-static void run(struct metrics *m, const struct http_slo *slo, uint32_t cls, int n, int late, bool good)
+static void run(struct metrics *m, const struct timing_slo *slo, uint32_t cls, int n, int late, bool good)
 {
-    struct http_timing t;
+    struct timing t;
     int64_t now = 1000 * MS;
-    http_timing_init(&t, cls, now);
+    timing_init(&t, cls, now);
     now += 50 * MS;
-    http_timing_token(&t, slo, m, now);
+    timing_token(&t, slo, m, now);
     for (int i = 0; i < n; i++)
-        http_timing_token(&t, slo, m, now += (i < late ? 100 : 10) * MS);
+        timing_token(&t, slo, m, now += (i < late ? 100 : 10) * MS);
     const struct engine_event end = {
         .type = ENGINE_END, .t_ns = now, .scheduled_ns = 1010 * MS, .n_prompt = 3, .n_output = (uint32_t)n + 1};
-    http_timing_end(&t, slo, m, &end, good);
+    timing_end(&t, slo, m, &end, good);
 }
 
 static void without_targets_every_good_end_counts(void **state)
 {
     (void)state;
-    const struct http_slo none = {0};
+    const struct timing_slo none = {0};
     struct metrics m = {0};
     run(&m, &none, NORMAL, 4, 4, true);
     run(&m, &none, HIGH, 9, 9, true);
@@ -66,16 +66,16 @@ static void the_first_token_is_held_to_its_target(void **state)
 {
     (void)state;
     struct metrics m = {0};
-    run(&m, &(struct http_slo){.ttft_ns = 50 * MS}, NORMAL, 0, 0, true);
+    run(&m, &(struct timing_slo){.ttft_ns = 50 * MS}, NORMAL, 0, 0, true);
     assert_int_equal(m.good[NORMAL], 1);
-    run(&m, &(struct http_slo){.ttft_ns = 50 * MS - 1}, NORMAL, 0, 0, true);
+    run(&m, &(struct timing_slo){.ttft_ns = 50 * MS - 1}, NORMAL, 0, 0, true);
     assert_int_equal(m.good[NORMAL], 1);
 }
 
 static void one_gap_in_twenty_may_be_late(void **state)
 {
     (void)state;
-    const struct http_slo slo = {.itl_ns = 20 * MS};
+    const struct timing_slo slo = {.itl_ns = 20 * MS};
     static const struct {
         int gaps, late, good;
     } cases[] = {{0, 0, 1}, {19, 0, 1}, {19, 1, 0}, {20, 1, 1}, {39, 2, 0}, {40, 2, 1}, {100, 5, 1}, {100, 6, 0}};
@@ -89,13 +89,13 @@ static void one_gap_in_twenty_may_be_late(void **state)
 static void a_request_without_a_token_is_judged_by_its_end(void **state)
 {
     (void)state;
-    const struct http_slo slo = {.ttft_ns = 100 * MS};
+    const struct timing_slo slo = {.ttft_ns = 100 * MS};
     struct metrics m = {0};
-    struct http_timing t;
-    http_timing_init(&t, NORMAL, 0);
-    http_timing_end(&t, &slo, &m, &(struct engine_event){.t_ns = 100 * MS}, true);
+    struct timing t;
+    timing_init(&t, NORMAL, 0);
+    timing_end(&t, &slo, &m, &(struct engine_event){.t_ns = 100 * MS}, true);
     assert_int_equal(m.good[NORMAL], 1);
-    http_timing_end(&t, &slo, &m, &(struct engine_event){.t_ns = 100 * MS + 1}, true);
+    timing_end(&t, &slo, &m, &(struct engine_event){.t_ns = 100 * MS + 1}, true);
     assert_int_equal(m.good[NORMAL], 1);
 }
 
@@ -116,14 +116,14 @@ static void the_count_agrees_with_the_percentile(void **state)
     for (int round = 0; round < 2000; round++) {
         int64_t gaps[64], now = 0;
         int n = 1 + rand() % 64;
-        const struct http_slo slo = {.itl_ns = 1 + rand() % 100};
+        const struct timing_slo slo = {.itl_ns = 1 + rand() % 100};
         struct metrics m = {0};
-        struct http_timing t;
-        http_timing_init(&t, NORMAL, 0);
-        http_timing_token(&t, &slo, &m, now = 1);
+        struct timing t;
+        timing_init(&t, NORMAL, 0);
+        timing_token(&t, &slo, &m, now = 1);
         for (int i = 0; i < n; i++)
-            http_timing_token(&t, &slo, &m, now += gaps[i] = 1 + rand() % 60);
-        http_timing_end(&t, &slo, &m, &(struct engine_event){.t_ns = now}, true);
+            timing_token(&t, &slo, &m, now += gaps[i] = 1 + rand() % 60);
+        timing_end(&t, &slo, &m, &(struct engine_event){.t_ns = now}, true);
         qsort(gaps, (size_t)n, sizeof *gaps, ascending);
         int64_t p95 = gaps[(95 * n + 99) / 100 - 1]; /* nearest rank */
         assert_int_equal(m.good[NORMAL], p95 <= slo.itl_ns);
@@ -134,7 +134,7 @@ static void histograms_have_a_class_and_only_those_seen(void **state)
 {
     (void)state;
     struct metrics m = {0};
-    const struct http_slo none = {0};
+    const struct timing_slo none = {0};
     run(&m, &none, HIGH, 2, 0, true);
     m.finished[HIGH][METRICS_STOP]++;
     struct buf b = page(&m, &(struct engine_stats){0});

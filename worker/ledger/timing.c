@@ -1,22 +1,22 @@
 /* The 95th percentile of a request's gaps is within the target when at most one gap in twenty is above it: so counting two
  * numbers replaces keeping the gaps. */
-#include "http_timing.h"
+#include "timing.h"
 
 #include "clock.h"
 
 enum { GAPS_PER_LATE = 20 };
 
-void http_timing_init(struct http_timing *t, uint32_t cls, int64_t arrival_ns)
+void timing_init(struct timing *t, uint32_t cls, int64_t arrival_ns)
 {
-    *t = (struct http_timing){.cls = (uint8_t)cls, .arrival_ns = arrival_ns};
+    *t = (struct timing){.cls = (uint8_t)cls, .arrival_ns = arrival_ns};
 }
 
-static void observe(const struct http_timing *t, struct metrics *m, enum metrics_histogram h, int64_t ns)
+static void observe(const struct timing *t, struct metrics *m, enum metrics_histogram h, int64_t ns)
 {
     metrics_observe(m, h, t->cls, (double)ns / NS_PER_S);
 }
 
-void http_timing_token(struct http_timing *t, const struct http_slo *slo, struct metrics *m, int64_t now_ns)
+void timing_token(struct timing *t, const struct timing_slo *slo, struct metrics *m, int64_t now_ns)
 {
     if (!t->first_ns) {
         t->first_ns = now_ns;
@@ -31,13 +31,13 @@ void http_timing_token(struct http_timing *t, const struct http_slo *slo, struct
 }
 
 /* A request without a token is judged by the time at which it said that there is none. */
-static bool met(const struct http_timing *t, const struct http_slo *slo, int64_t end_ns)
+static bool met(const struct timing *t, const struct timing_slo *slo, int64_t end_ns)
 {
     int64_t ttft = (t->first_ns ? t->first_ns : end_ns) - t->arrival_ns;
     return (!slo->ttft_ns || ttft <= slo->ttft_ns) && t->n_late * GAPS_PER_LATE <= t->n_gaps;
 }
 
-void http_timing_end(const struct http_timing *t, const struct http_slo *slo, struct metrics *m, const struct engine_event *end,
+void timing_end(const struct timing *t, const struct timing_slo *slo, struct metrics *m, const struct engine_event *end,
                      bool good)
 {
     if (end->scheduled_ns)

@@ -40,7 +40,6 @@ static const struct histogram histograms[METRICS_HISTOGRAMS] = {
 };
 
 static const char *const finish_names[METRICS_FINISHES] = {"stop", "length", "abort", "error"};
-static const unsigned codes[METRICS_CODES_MAX] = {200, 400, 401, 404, 405, 408, 413, 429, 499, 500, 503};
 
 static uint32_t bucket_count(enum metrics_histogram h)
 {
@@ -63,16 +62,6 @@ void metrics_count_hints(struct metrics *m, uint32_t clamped)
 {
     for (uint32_t i = 0; i < API_HINTS; i++)
         m->hint_clamped[i] += (clamped >> i) & 1;
-}
-
-void metrics_count_http(struct metrics *m, uint32_t path, unsigned code)
-{
-    assert(path < METRICS_PATHS_MAX);
-    for (uint32_t i = 0; i < METRICS_CODES_MAX; i++)
-        if (codes[i] == code) {
-            m->http[path][i]++;
-            return;
-        }
 }
 
 /* The model's name as a label, escaped once. */
@@ -252,8 +241,7 @@ static void put_requests(const struct metrics *m, const char *label, struct buf 
                    m->hint_clamped[i]);
 }
 
-void metrics_put(const struct metrics *m, const struct engine_stats *s, struct str model,
-                 const char *const *paths, uint32_t n_paths, struct buf *out)
+void metrics_put(const struct metrics *m, const struct engine_stats *s, struct str model, struct buf *out)
 {
     struct buf name = {0};
     put_label(&name, model);
@@ -263,12 +251,6 @@ void metrics_put(const struct metrics *m, const struct engine_stats *s, struct s
     put_requests(m, label, out);
     for (uint32_t h = 0; h < METRICS_HISTOGRAMS; h++)
         put_histogram(m, (enum metrics_histogram)h, label, out);
-    put_type(out, "http_requests_total", "HTTP requests by path and status code.", "counter");
-    for (uint32_t p = 0; p < n_paths; p++)
-        for (uint32_t c = 0; c < METRICS_CODES_MAX && paths[p]; c++)
-            if (m->http[p][c])
-                buf_printf(out, "stator_http_requests_total{path=\"%s\",code=\"%u\"} %" PRIu64 "\n", paths[p],
-                           codes[c], m->http[p][c]);
     if (name.failed && !out->failed)
         out->failed = name.failed;
     buf_fini(&name);
