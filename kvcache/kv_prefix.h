@@ -76,6 +76,8 @@ void kv_prefix_save_end(struct kv_prefix *x, uint32_t block, uint32_t slot, bool
 bool kv_prefix_saved(const struct kv_prefix *x, uint32_t block);
 /* The CACHED block neither saved nor being saved that expires first, or KV_NONE. */
 uint32_t kv_prefix_next_unsaved(const struct kv_prefix *x);
+/* The parent of an indexed block, if it is of that kind too, or KV_NONE. */
+uint32_t kv_prefix_unsaved_parent(const struct kv_prefix *x, uint32_t block);
 /* CACHED blocks with a host copy: they can go at no loss. */
 uint32_t kv_prefix_clean(const struct kv_prefix *x);
 

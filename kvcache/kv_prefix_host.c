@@ -151,6 +151,13 @@ uint32_t kv_prefix_next_unsaved(const struct kv_prefix *x)
     return heap_peek(x->unsaved);
 }
 
+uint32_t kv_prefix_unsaved_parent(const struct kv_prefix *x, uint32_t block)
+{
+    uint32_t parent = x->nodes[x->block_node[block]].parent;
+    uint32_t b = parent == KV_NONE ? KV_NONE : x->nodes[parent].block;
+    return b != KV_NONE && heap_contains(x->unsaved, b) ? b : KV_NONE;
+}
+
 uint32_t kv_prefix_clean(const struct kv_prefix *x)
 {
     return x->host.n ? kv_pool_cached(x->pool) - heap_size(x->unsaved) : 0;

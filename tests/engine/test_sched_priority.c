@@ -448,84 +448,6 @@ static void prompts_without_end_do_not_starve_a_decode(void **state)
     close_world();
 }
 
-static void a_prefix_is_computed_once(void **state)
-{
-    (void)state;
-    enum { PREFIX = 4096 };
-    for (uint32_t n = 2; n <= 64; n *= 2) {
-        open_simple(64, 512, 1024, 0);
-        for (uint32_t i = 0; i < n; i++)
-            submit_ask(
-                i, &(struct ask){
-                       .n_prompt = PREFIX + 10, .max_tokens = 2, .kind = 7, .shared = PREFIX, .latency = 50});
-        run_to_end();
-        assert_true(w.n_computed <= PREFIX + n * (BT + 2) + 20);
-        close_world();
-    }
-}
-
-static void followers_keep_nobody_else_waiting(void **state)
-{
-    (void)state;
-    open_simple(64, 1024, 200, 0);
-    for (uint32_t i = 0; i < 60; i++)
-        submit_ask(i,
-                   &(struct ask){.n_prompt = 500, .max_tokens = 2, .kind = 7, .shared = 400, .latency = 50});
-    submit(100, 10, 5, 8, 0); /* of equal rank, and behind all of them */
-    const struct sched_plan *p = turn();
-    assert_int_equal(p->n_admitted, 2);
-    assert_non_null(row_of(p, 100));
-    run_to_end();
-    close_world();
-}
-
-static void a_follower_goes_on_when_the_producer_is_cancelled(void **state)
-{
-    (void)state;
-    enum { PREFIX = 1024, BUDGET = 128, N = 5 };
-    for (uint32_t chunk = 0; chunk <= PREFIX / BUDGET; chunk++)
-        for (uint32_t under_way = 0; under_way < 2; under_way++) {
-            open_simple(8, BUDGET, 200, 0);
-            for (uint32_t i = 0; i < N; i++)
-                submit_ask(i, &(struct ask){.n_prompt = PREFIX + 10,
-                                            .max_tokens = 2,
-                                            .kind = 7,
-                                            .shared = PREFIX,
-                                            .latency = 50});
-            turns(chunk);
-            if (under_way)
-                launch(plan());
-            sched_remove(w.s, 0, w.now);
-            if (under_way)
-                complete();
-            turn();
-            assert_true(seq(1)->state != SCHED_WAITING);
-            run_to_end();
-            assert_true(w.n_computed <= PREFIX + BUDGET + N * (BT + 2));
-            close_world();
-        }
-}
-
-static void a_high_follower_lends_its_rank(void **state)
-{
-    (void)state;
-    enum { BUDGET = 128 };
-    open_simple(8, BUDGET, 1000, 0);
-    submit(0, 2000, 2, 1, 0); /* the producer */
-    turn();
-    submit(1, 1000, 2, 2, 5);
-    submit(2, 1000, 2, 3, 5);
-    turns(2);
-    const struct sched_plan *p = turn();
-    assert_true(!row_of(p, 0) || row_of(p, 0)->n <= BT);
-    submit(3, 2000, 2, 1, HIGH);
-    p = turn();
-    assert_null(row_of(p, 3));
-    assert_true(row_of(p, 0) && row_of(p, 0)->n >= BUDGET - 2 * BT);
-    remove_all();
-    close_world();
-}
-
 /* ---- order ------------------------------------------------------------------------------------------------------------ */
 
 static void a_backlog_does_not_age(void **state)
@@ -590,10 +512,6 @@ int main(void)
         cmocka_unit_test(no_more_give_way_than_needed),
         cmocka_unit_test(the_token_under_way_of_a_victim_is_kept),
         cmocka_unit_test(prompts_without_end_do_not_starve_a_decode),
-        cmocka_unit_test(a_prefix_is_computed_once),
-        cmocka_unit_test(followers_keep_nobody_else_waiting),
-        cmocka_unit_test(a_follower_goes_on_when_the_producer_is_cancelled),
-        cmocka_unit_test(a_high_follower_lends_its_rank),
         cmocka_unit_test(a_backlog_does_not_age),
         cmocka_unit_test(without_priorities_it_is_first_come_first_served),
     };

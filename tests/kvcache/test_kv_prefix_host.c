@@ -79,6 +79,25 @@ static void a_copy_is_found_from_the_end_of_its_save_on(void **state)
     kv_prefix_destroy(x);
 }
 
+static void a_path_is_unsaved_up_to_what_is_saved_or_in_use(void **state)
+{
+    (void)state;
+    struct kv_prefix *x = tier(4, 4);
+    struct chain c, user;
+    come(&c, x, 0, 3);
+    go(&c, x, 0);
+    uint32_t leaf = kv_prefix_next_unsaved(x);
+    assert_int_equal(leaf, kv_prefix_find(x, &c.ids[2]));
+    assert_int_equal(kv_prefix_unsaved_parent(x, leaf), kv_prefix_find(x, &c.ids[1]));
+    assert_int_equal(kv_prefix_unsaved_parent(x, kv_prefix_find(x, &c.ids[0])), KV_NONE);
+    assert_true(save(x, &c.ids[0]));
+    assert_int_equal(kv_prefix_unsaved_parent(x, kv_prefix_find(x, &c.ids[1])), KV_NONE);
+    come(&user, x, 0, 2);
+    assert_int_equal(kv_prefix_unsaved_parent(x, leaf), KV_NONE);
+    go(&user, x, 0);
+    kv_prefix_destroy(x);
+}
+
 static void a_failed_save_leaves_nothing_behind(void **state)
 {
     (void)state;
@@ -297,6 +316,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_copy_is_found_from_the_end_of_its_save_on),
+        cmocka_unit_test(a_path_is_unsaved_up_to_what_is_saved_or_in_use),
         cmocka_unit_test(a_failed_save_leaves_nothing_behind),
         cmocka_unit_test(a_save_holds_its_block_and_the_path_to_it),
         cmocka_unit_test(what_left_the_device_comes_back_from_its_copies),

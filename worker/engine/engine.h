@@ -119,7 +119,7 @@ struct engine_class_stats {
     uint64_t preemptions[ENGINE_CLASSES][ENGINE_RESOURCES];    /* gave way to [class] for [resource] */
     uint64_t resumed_tokens, recomputed_tokens;                /* of preempted ones: found again; computed twice */
     uint64_t aged_ahead; /* admitted while a higher priority waited */
-    uint64_t held;       /* set aside because a running prompt computed its blocks */
+    uint64_t held;       /* set aside because somebody computed or loaded its blocks */
 };
 
 /* Where a request is, for the queue view. */

@@ -7,7 +7,8 @@
  *
  * Prompts that share a prefix not yet computed (n choices of one prompt, a system prompt after a restart): the first one
  * computes it, the others are set aside and then match. If one of them ranks higher than the first, the first one's chunk is
- * planned before all others.
+ * planned before all others. In the same way one loads a shared prefix from the host tier, and the others wait for those copies:
+ * their own would have come behind them.
  *
  * A head that does not fit is asked again in every plan: what can be known without matching its prompt again is looked at
  * first.
@@ -16,7 +17,7 @@
 #include "sched_state.h"
 
 enum {
-    HOLD_BLOCKS = 4,    /* a shared run shorter than this is computed twice rather than waited for */
+    HOLD_BLOCKS = 4, /* a shared run shorter than this is computed or loaded twice rather than waited for */
     LATENCY_WAITS = 20, /* hundredths of sensitivity up to which a request may wait for company */
     RANK_WAITS = 5      /* below which */
 };
@@ -42,27 +43,50 @@ static enum sched_admission wait_for_producer(struct sched *s, uint32_t slot)
 static bool still_computes(const struct sched *s, const struct sched_seq *q)
 {
     const struct sched_seq *r = &s->seqs[q->producer];
-    return s->epoch[q->producer] == q->producer_epoch && r->state == SCHED_RUNNING &&
+    return s->epoch[q->producer] == q->producer_epoch && r->state == q->producer_state &&
            r->kv.n_full < q->producer_blocks;
 }
 
-/* Is a running prompt computing the blocks that come next for `q`, or about to? Then waiting is cheaper than doing it twice. An
- * identity covers all tokens before it, so one comparison a few blocks ahead decides for the whole run. */
+/* Does r bring the blocks of q up to this one, of which the cache has the first n_matched? An identity covers all tokens before
+ * it, so one comparison a few blocks ahead decides for the whole run. */
+static bool brings(const struct sched_seq *r, const struct sched_seq *q, uint32_t n_matched, uint32_t at)
+{
+    return !r->kv.apart && r->kv.n_full <= n_matched && at < r->kv.n_ids &&
+           kv_id_eq(&r->kv.ids[at], &q->kv.ids[at]);
+}
+
+static bool wait_for(const struct sched *s, struct sched_seq *q, uint32_t producer, uint32_t at)
+{
+    q->producer = producer;
+    q->producer_epoch = s->epoch[producer];
+    q->producer_state = s->seqs[producer].state;
+    q->producer_blocks = at + 1;
+    return true;
+}
+
+/* Are the blocks that `q` would load next on their way already? */
+static bool find_loader(const struct sched *s, struct sched_seq *q, uint32_t n_matched, uint32_t n_host)
+{
+    uint32_t at = n_matched + HOLD_BLOCKS - 1;
+    if (n_host < HOLD_BLOCKS)
+        return false;
+    for (uint32_t i = 0; i < s->n_loading; i++) {
+        const struct sched_seq *r = &s->seqs[s->loading[i]];
+        if (at < r->load_end / r->kv.block_tokens && brings(r, q, n_matched, at))
+            return wait_for(s, q, s->loading[i], at);
+    }
+    return false;
+}
+
+/* Is a running prompt computing the blocks that come next for `q`, or about to? Then waiting is cheaper than doing it twice. */
 static bool find_producer(const struct sched *s, struct sched_seq *q, uint32_t n_matched)
 {
     uint32_t at = n_matched + HOLD_BLOCKS - 1;
     if (!q->kv.ids || at >= q->kv.n_ids || (at + 1) * q->kv.block_tokens >= q->n_tokens)
         return false;
-    for (uint32_t i = 0; i < s->n_run; i++) {
-        const struct sched_seq *r = &s->seqs[s->run[i]];
-        if (!r->kv.apart && r->kv.n_full <= n_matched && at < r->kv.n_ids &&
-            kv_id_eq(&r->kv.ids[at], &q->kv.ids[at])) {
-            q->producer = s->run[i];
-            q->producer_epoch = s->epoch[q->producer];
-            q->producer_blocks = at + 1;
-            return true;
-        }
-    }
+    for (uint32_t i = 0; i < s->n_run; i++)
+        if (brings(&s->seqs[s->run[i]], q, n_matched, at))
+            return wait_for(s, q, s->run[i], at);
     return false;
 }
 
@@ -173,7 +197,7 @@ static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
         return SCHED_REFUSED;
     kv_seq_match(&q->kv, s->kv, q->n_tokens - 1);
     uint32_t valid = find_in_host(s, q, &n_host, &parked), held = q->kv.n_blocks;
-    if (find_producer(s, q, held + n_host)) {
+    if (find_loader(s, q, held, n_host) || find_producer(s, q, held + n_host)) {
         s->counters.held[q->cls]++;
         let_go_again(s, slot);
         return wait_for_producer(s, slot);
@@ -200,9 +224,7 @@ static enum sched_admission admit_fresh(struct sched *s, uint32_t slot)
         return SCHED_ADMITTED;
     }
     sched_queue_remove(s, slot, true);
-    q->state = SCHED_LOADING;
     q->alone = true;
-    s->n_loading++;
     sched_load(s, slot, s->hosts, n_host, parked);
     return SCHED_ADMITTED;
 }

@@ -39,10 +39,14 @@ struct sched {
     /* waiting */
     struct sched_chain *chains; /* [n_chains] by rank and fast track */
     uint64_t *chain_bits;       /* which are not empty */
-    uint32_t n_chains, n_waiting, n_loading;
+    uint32_t n_chains, n_waiting;
     struct heap *heap; /* heads of chains and those who wait alone */
     uint32_t *held;    /* [n_slots] n_held of those who wait with blocks */
     uint32_t n_held;
+
+    uint32_t
+        *loading; /* [n_slots] n_loading slots whose blocks are under way from the host tier, in no order */
+    uint32_t n_loading;
 
     uint32_t *run; /* [max_num_seqs] n_run slots by rank */
     uint32_t n_run;
@@ -154,6 +158,8 @@ void sched_extend(struct sched *s, uint32_t slot);
 bool sched_obtain(struct sched *s, uint32_t x, uint32_t need, uint32_t reserve, bool place);
 /* Its blocks behind the first n_full come from these host slots, pinned for it, and from its parked one if `parked`. */
 void sched_load(struct sched *s, uint32_t slot, const uint32_t *hosts, uint32_t n, bool parked);
+/* It has them, or is removed. */
+void sched_load_end(struct sched *s, uint32_t slot);
 /* Copies a few blocks that nobody needs yet, so that they are there when somebody does. */
 void sched_save_some(struct sched *s);
 

@@ -21,7 +21,7 @@
 #include <assert.h>
 #include <string.h>
 
-enum { CLAIM_RESIDENCES = 8 };
+enum { CLAIM_RESIDENCES = 8, SAVE_PATH_MAX = 64 };
 
 /* ---- places to run ------------------------------------------------------------------------------------------------- */
 
@@ -370,11 +370,21 @@ void sched_load(struct sched *s, uint32_t slot, const uint32_t *hosts, uint32_t 
         kv_prefix_pin(s->kv, m.block);
         put_move(s, m);
     }
+    q->state = SCHED_LOADING;
+    s->loading[s->n_loading++] = slot;
     q->n_loading = n + parked;
     q->load_failed = false;
     if (parked)
         q->parked = KV_NONE; /* the move's from here on */
     s->counters.loaded += n + parked;
+}
+
+void sched_load_end(struct sched *s, uint32_t slot)
+{
+    uint32_t i = 0;
+    while (s->loading[i] != slot)
+        i++;
+    s->loading[i] = s->loading[--s->n_loading];
 }
 
 static bool save(struct sched *s, uint32_t block)
@@ -386,16 +396,28 @@ static bool save(struct sched *s, uint32_t block)
     return true;
 }
 
+/* A leaf and what of the path to it is next to go, upwards, within `left`; the uppermost first, since a copy under way pins all
+ * above it, and what is pinned has no rank to be saved by. Returns how many are. */
+static uint32_t save_path(struct sched *s, uint32_t leaf, uint32_t left)
+{
+    uint32_t path[SAVE_PATH_MAX], n = 0, n_saved = 0;
+    for (uint32_t b = leaf; b != KV_NONE && n < left && n < SAVE_PATH_MAX; b = kv_prefix_unsaved_parent(s->kv, b))
+        path[n++] = b;
+    while (n > 0 && save(s, path[--n]))
+        n_saved++;
+    return n_saved;
+}
+
 /* Only when little could be had for nothing: free, or cached with a copy. The cached ones go first that expire first, then
  * the full blocks of those runners that would be the first to give way. */
 void sched_save_some(struct sched *s)
 {
-    uint32_t total = kv_pool_total(kv_prefix_pool(s->kv)), left = s->o.save_batch, b;
+    uint32_t total = kv_pool_total(kv_prefix_pool(s->kv)), left = s->o.save_batch, b, n;
     if (kv_prefix_host_total(s->kv) == 0 || s->n_moving >= s->o.save_batch ||
         kv_pool_free(kv_prefix_pool(s->kv)) + kv_prefix_clean(s->kv) >= total / 10 + s->n_run)
         return;
-    while (left > 0 && (b = kv_prefix_next_unsaved(s->kv)) != KV_NONE && save(s, b))
-        left--;
+    while (left > 0 && (b = kv_prefix_next_unsaved(s->kv)) != KV_NONE && (n = save_path(s, b, left)) > 0)
+        left -= n;
     for (uint32_t i = s->n_run; i > 0 && left > 0; i--) {
         struct sched_seq *q = &s->seqs[s->run[i - 1]];
         for (; q->n_saved < q->kv.n_indexed && left > 0; q->n_saved++) {
@@ -435,7 +457,7 @@ static void load_done(struct sched *s, const struct sched_move *m, struct sched_
         return;
     q->n_computed = q->load_failed ? q->kv.n_full * q->kv.block_tokens : q->load_end;
     kv_seq_commit(&q->kv, s->kv, q->n_computed);
-    s->n_loading--;
+    sched_load_end(s, m->slot);
     sched_queue_alone(s, m->slot);
     sched_hold(s, m->slot);
 }

@@ -59,6 +59,7 @@ int sched_create(struct sched **out, const struct sched_options *o, struct kv_pr
     s->epoch = mem_zalloc(n, sizeof *s->epoch);
     s->lease = mem_zalloc(n, sizeof *s->lease);
     s->here = mem_zalloc(n, sizeof *s->here);
+    s->loading = mem_zalloc(n, sizeof *s->loading);
     s->run = mem_zalloc(o->max_num_seqs, sizeof *s->run);
     s->rows = mem_zalloc(o->max_num_seqs, sizeof *s->rows);
     s->admitted = mem_zalloc(n + SCHED_ADMIT_MAX, sizeof *s->admitted);
@@ -71,9 +72,9 @@ int sched_create(struct sched **out, const struct sched_options *o, struct kv_pr
     s->chosen = mem_zalloc(n, sizeof *s->chosen);
     s->scratch = mem_zalloc(blocks, sizeof *s->scratch);
     s->hosts = mem_zalloc(blocks, sizeof *s->hosts);
-    rc = s->seqs && s->epoch && s->lease && s->here && s->run && s->rows && s->admitted && s->preempted &&
-                 s->moves && s->grant && s->settled && s->wanted_by && s->victims && s->chosen &&
-                 s->scratch && s->hosts
+    rc = s->seqs && s->epoch && s->lease && s->here && s->loading && s->run && s->rows && s->admitted &&
+                 s->preempted && s->moves && s->grant && s->settled && s->wanted_by && s->victims &&
+                 s->chosen && s->scratch && s->hosts
              ? sched_queue_init(s, e)
              : err_set(e, ST_ENOMEM, "scheduler: no memory for %u slots", n);
     if (rc != ST_OK) {
@@ -93,6 +94,7 @@ void sched_destroy(struct sched *s)
     mem_free(s->epoch);
     mem_free(s->lease);
     mem_free(s->here);
+    mem_free(s->loading);
     mem_free(s->run);
     mem_free(s->rows);
     mem_free(s->admitted);
@@ -136,7 +138,7 @@ void sched_remove(struct sched *s, uint32_t slot, int64_t now_ns)
     } else if (q->state == SCHED_RUNNING) {
         sched_run_remove(s, slot);
     } else {
-        s->n_loading--;
+        sched_load_end(s, slot);
     }
     if (q->n_had > 0)
         sched_claim(s, slot, false);

@@ -60,7 +60,8 @@ struct sched_seq {
     uint32_t strict;
     uint8_t latency; /* sensitivity in hundredths */
     uint8_t cls;     /* < SCHED_CLASSES: for the counters */
-    bool needs_tokens; /* its next token cannot be drawn while the last one is pending: what may follow depends on it */
+    bool
+        needs_tokens; /* its next token cannot be drawn while the last one is pending: what may follow depends on it */
     /* The scheduler's; the caller may read them. */
     uint8_t state;      /* enum sched_state */
     bool alone;         /* waits outside of the chains: it ran, loaded or was set aside before */
@@ -87,6 +88,7 @@ struct sched_seq {
     uint32_t prev, next;                                /* chain */
     uint32_t held_at;                                   /* place among those who wait with blocks */
     uint32_t producer, producer_epoch, producer_blocks; /* whom it was set aside for, until when */
+    uint8_t producer_state;                             /* while that one runs, or loads */
 };
 
 /* Tokens start .. start+n-1 of a sequence. `sample`: they reach its last token, so a new one is to be drawn. */
@@ -147,7 +149,7 @@ struct sched_counters {
     uint64_t resumed[SCHED_CLASSES],
         recomputed[SCHED_CLASSES];      /* tokens of preempted ones: found again; to be computed again */
     uint64_t aged_ahead[SCHED_CLASSES]; /* admitted while a higher priority waited */
-    uint64_t held[SCHED_CLASSES];       /* set aside because a running prompt computes its blocks */
+    uint64_t held[SCHED_CLASSES];       /* set aside because somebody computes or loads its blocks */
     uint64_t saved, loaded;             /* blocks */
 };
 
