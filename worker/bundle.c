@@ -48,6 +48,7 @@ static int set_chat(struct bundle *b, struct str source, const char *where, stru
                        BUNDLE_TEMPLATE_MAX);
     struct err inner = {0};
     b->knows_developer = memmem(source.p, source.n, "developer", 9) != NULL;
+    b->knows_tool_calls = memmem(source.p, source.n, "tool_calls", 10) != NULL;
     int st = chat_create(&b->chat, source, &inner);
     return st ? err_set(e, st, "%s: chat template: %.150s", where, inner.text) : ST_OK;
 }

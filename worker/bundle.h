@@ -23,7 +23,7 @@ struct bundle {
     struct tok *tok;
     struct grammar_vocab *vocab; /* its tokens, as grammars see them; borrows from this struct, which must stay where it is */
     struct chat *chat;    /* may be NULL */
-    bool knows_developer; /* the template speaks of the role "developer" */
+    bool knows_developer, knows_tool_calls; /* the template speaks of that role, of that member of a message */
     char why_no_chat[200];
     char *name;      /* default served name: the file's name without ".gguf", or the folder's */
     char *bos, *eos; /* as the template sees them; "" when there is none */

@@ -362,7 +362,7 @@ static int start_http(struct worker *w, struct err *e)
                   .eog = w->eog,
                   .n_eog = w->n_eog,
                   .api = {.vocab_size = info->vocab,
-                          .keep_developer = b->knows_developer,
+                          .knows = {.developer = b->knows_developer, .tool_calls = b->knows_tool_calls},
                           .priority_max = (uint32_t)c->priority_clamp,
                           .defaults = {.n = 1, .temperature = 1, .top_p = 1, .repetition_penalty = 1}}},
         .model_root = str_from(b->name),

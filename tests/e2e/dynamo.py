@@ -7,34 +7,21 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 
-from worker import CACHE, Worker, free_port, skip
+import environment
+from worker import Worker, free_port
 
-WHEELS = ["ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"]  # without what they name: one of it cannot be installed
+WHEELS = ["--no-deps", "ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"]  # one package that they name cannot be installed
 NEEDS = ["aiohttp>=3.14.3,<4", "certifi", "kubernetes>=32.0.1,<33", "msgspec>=0.19", "prometheus-client>=0.23.1,<1", "pyzmq>=26",
          "redis>=6.2,<9", "tqdm", "transformers>=4.56", "zstandard>=0.23,<1", "pydantic>=2.10.6,<=2.13.5", "uvloop>=0.21", "msgpack",
          "xxhash", "blake3", "tokenizers"]
-VENV = os.path.join(CACHE, "venv-dynamo")
 
 
 def python():
-    stamp, wanted = os.path.join(VENV, "stamp"), "\n".join(WHEELS + NEEDS)
-    if os.path.exists(stamp) and open(stamp).read() == wanted:
-        return os.path.join(VENV, "bin", "python")
-    shutil.rmtree(VENV, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-    pip = [os.path.join(VENV, "bin", "pip"), "install", "-q", "--disable-pip-version-check"]
-    for arguments in (["--no-deps", *WHEELS], NEEDS):
-        done = subprocess.run(pip + arguments, capture_output=True, text=True)
-        if done.returncode:
-            skip("Dynamo's frontend did not install: " + done.stderr.strip().splitlines()[-1])
-    with open(stamp, "w") as f:
-        f.write(wanted)
-    return os.path.join(VENV, "bin", "python")
+    return environment.python("dynamo", WHEELS, NEEDS)
 
 
 def until(what, seconds, check):

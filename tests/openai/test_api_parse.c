@@ -218,29 +218,46 @@ static void absent_fields_take_the_defaults(void **state)
     api_request_fini(&r);
 }
 
+static void expect_messages(const struct api_context *ctx, const char *body, const char *want)
+{
+    struct api_request r;
+    struct err e = {0};
+    assert_int_equal(api_parse(&r, API_CHAT, str_from(body), ctx, &e), ST_OK);
+    char *text = cJSON_PrintUnformatted(r.messages);
+    assert_string_equal(text, want);
+    cJSON_free(text);
+    api_request_fini(&r);
+}
+
+#define CALL(arguments) \
+    "\"tool_calls\":[{\"id\":\"1\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":" arguments "}}]"
+
 static void messages_take_their_normal_form(void **state)
 {
     (void)state;
-    struct api_request r;
-    struct err e;
-    assert_int_equal(
-        parse(&r, API_CHAT,
-              M("{\"role\":\"developer\",\"content\":\"d\"},"
-                "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
-                "{\"type\":\"text\",\"text\":\"b\"}]},"
-                "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"type\":"
-                "\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}}]},"
-                "{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"ok\"}"),
-              &e),
-        ST_OK);
-    char *text = cJSON_PrintUnformatted(r.messages);
-    assert_string_equal(text,
-                        "[{\"role\":\"system\",\"content\":\"d\"},{\"role\":\"user\",\"content\":\"a\\nb\"},"
-                        "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"type\":"
-                        "\"function\",\"function\":{\"name\":\"f\",\"arguments\":{\"x\":1}}}]},"
-                        "{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"ok\"}]");
-    cJSON_free(text);
-    api_request_fini(&r);
+    expect_messages(&CTX,
+                    M("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
+                      "{\"type\":\"text\",\"text\":\"b\"}]},"
+                      "{\"role\":\"assistant\",\"content\":\"\"," CALL("\"{\\\"x\\\":1}\"") "},"
+                      "{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"ok\"}"),
+                    "[{\"role\":\"user\",\"content\":\"a\\nb\"},"
+                    "{\"role\":\"assistant\",\"content\":\"\"," CALL("{\"x\":1}") "},"
+                    "{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"ok\"}]");
+}
+
+static void messages_are_put_in_words_that_the_template_knows(void **state)
+{
+    (void)state;
+    struct api_context knows = CTX;
+    knows.knows = (struct api_template){.developer = true, .tool_calls = true};
+    expect_messages(&CTX, M("{\"role\":\"developer\",\"content\":\"d\"}"), "[{\"role\":\"system\",\"content\":\"d\"}]");
+    expect_messages(&knows, M("{\"role\":\"developer\",\"content\":\"d\"}"), "[{\"role\":\"developer\",\"content\":\"d\"}]");
+    static const char *const none = M("{\"role\":\"assistant\"," CALL("{}") "}"),
+                             *const null = M("{\"role\":\"assistant\",\"content\":null," CALL("{}") "}");
+    expect_messages(&CTX, none, "[{\"role\":\"assistant\"," CALL("{}") ",\"content\":\"\"}]");
+    expect_messages(&CTX, null, "[{\"role\":\"assistant\",\"content\":\"\"," CALL("{}") "}]");
+    expect_messages(&knows, none, "[{\"role\":\"assistant\"," CALL("{}") "}]");
+    expect_messages(&knows, null, "[{\"role\":\"assistant\",\"content\":null," CALL("{}") "}]");
 }
 
 static void tool_choice_none_hides_the_tools(void **state)
@@ -393,6 +410,7 @@ int main(void)
         cmocka_unit_test(everything_given_arrives),
         cmocka_unit_test(absent_fields_take_the_defaults),
         cmocka_unit_test(messages_take_their_normal_form),
+        cmocka_unit_test(messages_are_put_in_words_that_the_template_knows),
         cmocka_unit_test(tool_choice_none_hides_the_tools),
         cmocka_unit_test(the_form_of_the_answer_is_asked_for_in_many_ways),
         cmocka_unit_test(prompts_come_in_four_shapes),

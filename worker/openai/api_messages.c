@@ -56,6 +56,18 @@ static int join_part(const cJSON *part, int message, int index, struct buf *text
     return ST_OK;
 }
 
+static int set_content(cJSON *message, const char *text, int at, struct err *e)
+{
+    cJSON *content = cJSON_CreateString(text);
+    bool set = content && (json_get(message, "content")
+                               ? cJSON_ReplaceItemInObjectCaseSensitive(message, "content", content)
+                               : cJSON_AddItemToObject(message, "content", content));
+    if (set)
+        return ST_OK;
+    cJSON_Delete(content);
+    return err_set(e, ST_ENOMEM, "messages[%d].content: out of memory", at);
+}
+
 static int join_parts(cJSON *message, const cJSON *parts, int at, struct err *e)
 {
     if (!parts->child)
@@ -68,13 +80,8 @@ static int join_parts(cJSON *message, const cJSON *parts, int at, struct err *e)
                  : join_part(p, at, i, &text, e);
     if (!st && text.failed)
         st = err_set(e, text.failed, "messages[%d].content: %s", at, status_text(text.failed));
-    if (!st) {
-        cJSON *joined = cJSON_CreateString(text.p ? text.p : "");
-        if (!joined || !cJSON_ReplaceItemInObjectCaseSensitive(message, "content", joined)) {
-            cJSON_Delete(joined);
-            st = err_set(e, ST_ENOMEM, "messages[%d].content: out of memory", at);
-        }
-    }
+    if (!st)
+        st = set_content(message, text.p ? text.p : "", at, e);
     buf_fini(&text);
     return st;
 }
@@ -145,7 +152,7 @@ static int check_tool_calls(const cJSON *calls, int message, struct err *e)
     return ST_OK;
 }
 
-static int check_role(cJSON *message, const char *where, bool keep_developer, const char **role_out,
+static int check_role(cJSON *message, const char *where, bool knows_developer, const char **role_out,
                       struct err *e)
 {
     static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
@@ -157,7 +164,7 @@ static int check_role(cJSON *message, const char *where, bool keep_developer, co
         if (strcmp(role, roles[i]) != 0)
             continue;
         *role_out = roles[i];
-        if (i != 1 || keep_developer)
+        if (i != 1 || knows_developer)
             return ST_OK;
         *role_out = roles[0];
         cJSON *renamed = cJSON_CreateString(roles[0]);
@@ -170,14 +177,14 @@ static int check_role(cJSON *message, const char *where, bool keep_developer, co
                    where);
 }
 
-static int check_message(cJSON *m, int at, bool keep_developer, struct err *e)
+static int check_message(cJSON *m, int at, const struct api_template *knows, struct err *e)
 {
     char where[48];
     snprintf(where, sizeof where, "messages[%d]", at);
     if (!cJSON_IsObject(m))
         return err_set(e, ST_EINVAL, "%s: expected an object with role and content", where);
     const char *role = NULL;
-    int st = check_role(m, where, keep_developer, &role, e);
+    int st = check_role(m, where, knows->developer, &role, e);
     if (!st)
         st = check_name(m, "name", where, e);
     if (!st)
@@ -202,12 +209,12 @@ static int check_message(cJSON *m, int at, bool keep_developer, struct err *e)
     if (content && !cJSON_IsNull(content))
         return err_set(e, ST_EINVAL, "%s.content: expected a string or an array of text parts", where);
     if (assistant && cJSON_IsArray(calls) && calls->child)
-        return ST_OK;
+        return knows->tool_calls ? ST_OK : set_content(m, "", at, e);
     return content ? err_set(e, ST_EINVAL, "%s.content: may be null only beside tool_calls", where)
                    : err_set(e, ST_EINVAL, "%s.content: missing", where);
 }
 
-int api_messages_check(cJSON *messages, bool keep_developer, struct err *e)
+int api_messages_check(cJSON *messages, const struct api_template *knows, struct err *e)
 {
     if (!messages)
         return err_set(e, ST_EINVAL, "messages: missing");
@@ -219,7 +226,7 @@ int api_messages_check(cJSON *messages, bool keep_developer, struct err *e)
     for (cJSON *m = messages->child; m; m = m->next, i++) {
         if (i == API_MESSAGES_MAX)
             return err_set(e, ST_EINVAL, "messages: more than %d entries", API_MESSAGES_MAX);
-        int st = check_message(m, i, keep_developer, e);
+        int st = check_message(m, i, knows, e);
         if (st)
             return st;
     }

@@ -6,8 +6,9 @@
  * Threads  one owner per tree.
  * Errors   ST_EINVAL / ST_EUNSUP with the path of the field; ST_ENOMEM.
  * Bounds   api_limits.h.
- * Source   OpenAI API reference, chat completions. Normal form: content is a string or null (text parts joined by line
- *          feeds), tool call arguments are objects where they hold JSON objects, "developer" is "system" unless kept.
+ * Source   OpenAI API reference, chat completions. Normal form: content is a string (text parts joined by line feeds), or
+ *          null for a template that knows tool calls; tool call arguments are objects where they hold JSON objects;
+ *          "developer" is "system" for a template that does not know it.
  */
 #ifndef STATOR_API_MESSAGES_H
 #define STATOR_API_MESSAGES_H
@@ -17,8 +18,14 @@
 
 #include <stdbool.h>
 
-int api_messages_check(cJSON *messages, bool keep_developer,
-                       struct err *e); /* messages may be NULL: refused */
+/* What the chat template speaks of: for others the messages are put in words that it knows. */
+struct api_template {
+    bool developer;  /* the role */
+    bool tool_calls; /* the member, and so that content may be null beside it */
+};
+
+/* messages may be NULL: refused */
+int api_messages_check(cJSON *messages, const struct api_template *knows, struct err *e);
 /* JSON text with the escape \u0000: the tree's strings end at a NUL, so the rest of the text would be lost silently. */
 bool api_has_nul(struct str json);
 int api_tools_check(const cJSON *tools, struct err *e);

@@ -290,7 +290,7 @@ static int parse_extensions(struct api_request *r, const cJSON *o, uint32_t prio
 static int parse_chat(struct api_request *r, const struct api_context *ctx, struct err *e)
 {
     cJSON *messages = cJSON_GetObjectItemCaseSensitive(r->root, "messages");
-    int st = api_messages_check(messages, ctx->keep_developer, e);
+    int st = api_messages_check(messages, &ctx->knows, e);
     if (st)
         return st;
     r->messages = messages;

@@ -17,6 +17,7 @@
 #include "api_guide.h"
 #include "api_hints.h"
 #include "api_limits.h"
+#include "api_messages.h"
 #include "buf.h"
 #include "hash.h"
 #include "json.h"
@@ -43,7 +44,7 @@ struct api_bias {
 /* What the parser must know about the server. */
 struct api_context {
     uint32_t vocab_size;          /* logit_bias and stop_token_ids are checked against it */
-    bool keep_developer;          /* the template knows the role "developer"; otherwise it becomes "system" */
+    struct api_template knows;    /* what the chat template speaks of */
     uint32_t priority_max;        /* hints: |priority| at most; 0 = any */
     struct api_sampling defaults; /* for fields that the request leaves out */
 };
