@@ -10,6 +10,7 @@
 #include "dyn_plane.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -28,10 +29,24 @@ struct rig {
     struct dyn_generate *generate;
     struct dyn_plane *plane;
     int listen_fd; /* of the frontend, for responses */
+    int plane_fd;  /* the plane's listening socket: it is the plane's */
     uint16_t port, plane_port;
     int family;
     int64_t skew_ns; /* added to the plane's clock: deadlines without waiting */
+    uint32_t n_files;
 };
+
+/* Descriptors that this process has: what was opened must be closed again. */
+static uint32_t rig_files(void)
+{
+    uint32_t n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
 
 static int rig_listen(int family, uint16_t *port)
 {
@@ -53,7 +68,8 @@ static void rig_start(struct rig *g, const struct dyn_plane_options *with, int f
     static const int32_t eog[] = {299};
     struct err e = {0};
     struct dyn_plane_options o = *with;
-    *g = (struct rig){.engine = fake_engine_create(), .family = family};
+    uint32_t n_files = rig_files();
+    *g = (struct rig){.engine = fake_engine_create(), .family = family, .n_files = n_files};
     assert_int_equal(ledger_create(&g->ledger, g->engine, &(struct timing_slo){0}), ST_OK);
     const struct dyn_generate_options generate = {.ledger = g->ledger,
                                                   .limits = {.context_length = 4096,
@@ -63,7 +79,7 @@ static void rig_start(struct rig *g, const struct dyn_plane_options *with, int f
                                                              .n_eog = 1},
                                                   .count = &g->count};
     assert_int_equal(dyn_generate_create(&g->generate, &generate), ST_OK);
-    o.listen_fd = rig_listen(family, &g->plane_port);
+    o.listen_fd = g->plane_fd = rig_listen(family, &g->plane_port);
     assert_int_equal(dyn_plane_create(&g->plane, &o, &e), ST_OK);
     assert_int_equal(dyn_plane_serve(g->plane, &(struct dyn_endpoint){.path = RIG_PATH,
                                                                       .call = dyn_generate_call,
@@ -80,6 +96,7 @@ static void rig_stop(struct rig *g)
     fake_engine_destroy(g->engine);
     close(g->listen_fd);
     assert_int_equal(mem_live(), 0);
+    assert_int_equal(rig_files(), g->n_files);
 }
 
 static void rig_turn(struct rig *g)
@@ -88,12 +105,12 @@ static void rig_turn(struct rig *g)
     dyn_plane_run(g->plane, clock_now_ns() + g->skew_ns);
 }
 
-/* A turn, then a breath for the engine's thread and the kernel. */
-static void rig_wait(struct rig *g)
+/* A turn, then a breath for the engine's thread and the kernel. False: the plane had nothing to do in it. */
+static bool rig_wait(struct rig *g)
 {
     struct pollfd p = {.fd = dyn_plane_fd(g->plane), .events = POLLIN};
     rig_turn(g);
-    poll(&p, 1, 1);
+    return poll(&p, 1, 1) > 0;
 }
 
 static int rig_connect(const struct rig *g)
@@ -244,6 +261,41 @@ static char *rig_response(struct rig *g, int fd, bool msgpack)
     }
     close(fd);
     return all.p;
+}
+
+static const struct dyn_plane_options plain = {0};
+
+#define HI "{\"token_ids\":[104,105],\"stop_conditions\":{\"max_tokens\":5}}"
+#define HI_ANSWER(subject)                                                                                \
+    "{\"subject\":\"" subject "\",\"stream_type\":\"response\"}\n{\"error\":null}\n"                      \
+    "{\"data\":{\"data\":{\"token_ids\":[104],\"index\":0}},\"complete_final\":false}\n"                  \
+    "{\"data\":{\"data\":{\"token_ids\":[105],\"index\":0}},\"complete_final\":false}\n"                  \
+    "{\"data\":{\"data\":{\"token_ids\":[],\"index\":0,\"finish_reason\":\"stop\",\"completion_usage\":{" \
+    "\"prompt_tokens\":2,"                                                                                \
+    "\"completion_tokens\":2,\"total_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":0}}}},"      \
+    "\"complete_final\":false}\n{\"complete_final\":true}\n\"sentinel\"\n"
+
+static void rig_ask(struct rig *g, int fd, bool msgpack, const char *subject, const char *json)
+{
+    struct buf b = {0};
+    rig_frame(g, &b, msgpack, subject, json);
+    rig_send(g, fd, &b);
+    buf_fini(&b);
+}
+
+static void rig_settle(struct rig *g)
+{
+    while (atomic_load(&g->engine->submits) != atomic_load(&g->engine->releases) ||
+           dyn_generate_count(g->generate) || !dyn_plane_idle(g->plane))
+        rig_wait(g);
+    assert_int_equal(g->count.inflight, 0);
+}
+
+static void rig_answer_is(struct rig *g, int fd, bool msgpack, const char *expected)
+{
+    char *all = rig_response(g, fd, msgpack);
+    assert_string_equal(all, expected);
+    mem_free(all);
 }
 
 #endif

@@ -5,8 +5,8 @@
  * States   create -> serve* -> run, each turn of the io loop -> drain -> destroy.
  * Threads  the io thread; create and serve before it runs.
  * Errors   create: ST_ENOMEM, ST_EIO. A peer's errors end its connection and are logged, limited.
- * Bounds   DYN_CONNS_MAX connections, DYN_ENDPOINTS_MAX endpoints; frames of DYN_FRAME_MAX bytes;
- *          large frames that have not come whole: DYN_INPUT_MAX in all connections together. Nothing blocks.
+ * Bounds   DYN_ENDPOINTS_MAX endpoints; frames of DYN_FRAME_MAX bytes; those of dyn_conns.h and dyn_stream.h. Where the process
+ *          may have few descriptors, an eighth of them are connections at most, and half are streams. Nothing blocks.
  * Source   NVIDIA Dynamo 1.6.1 on the wire: request frames, acks, call-home streams.
  */
 #ifndef STATOR_DYN_PLANE_H
@@ -21,7 +21,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DYN_CONNS_MAX = 1024, DYN_ENDPOINTS_MAX = 8, DYN_INPUT_MAX = 256 << 20 };
+enum {
+    DYN_CONNS_MAX = 1024,
+    DYN_STREAMS_MAX = 8192,
+    DYN_ENDPOINTS_MAX = 8,
+    DYN_INPUT_MAX = 256 << 20, /* of all connections together */
+    DYN_OUTPUT_MAX = 512 << 20 /* of all streams together */
+};
 
 struct dyn_plane;
 
@@ -29,8 +35,10 @@ struct dyn_plane_options {
     int listen_fd; /* bound, listening, non-blocking; taken, also when create fails */
     uint32_t
         drain_grace_ms; /* after dyn_plane_drain requests are still taken for so long: frontends need to hear of it */
-    uint32_t frame_ms;                  /* a frame that has begun must be there within; 0 = 30000 */
-    struct dyn_streams_options streams; /* zeros: 8192, 1 MiB, 10 s, 60 s */
+    uint32_t frame_ms;  /* a frame that has begun must be there within, and acks must be read; 0 = 30000 */
+    uint32_t conns_max; /* 0 = DYN_CONNS_MAX */
+    size_t input_max;   /* 0 = DYN_INPUT_MAX */
+    struct dyn_streams_options streams; /* zeros: DYN_STREAMS_MAX, 1 MiB, DYN_OUTPUT_MAX, 10 s, 60 s */
 };
 
 /* One request, for the call only. `body` is MessagePack whatever the frontend spoke. */
@@ -64,5 +72,6 @@ int dyn_plane_fd(const struct dyn_plane *p); /* an epoll set; readable when run 
 int dyn_plane_run(struct dyn_plane *p, int64_t now_ns);
 void dyn_plane_drain(struct dyn_plane *p, int64_t now_ns); /* after the grace new requests are refused */
 bool dyn_plane_idle(const struct dyn_plane *p);            /* no stream is open, and no grace runs */
+uint32_t dyn_plane_conns(const struct dyn_plane *p);       /* connections of frontends */
 
 #endif

@@ -1,6 +1,8 @@
 /* A stream is a buffer with a socket behind it. Whoever answers appends to the buffer, whatever state the socket is in; the
  * set sends once a turn, so the items of one engine step leave in one system call per stream. What is not read piles up to a
- * bound and no further: beyond it the stream is broken off, as waiting for one frontend would hold up all others.
+ * bound and no further: beyond it the stream is broken off, as waiting for one frontend would hold up all others. All streams
+ * share one more bound, and the places: where these end, it is not the newcomer who pays but the one who takes most, or who has
+ * been waited for longest.
  *
  * Streams that end are marked and put on a list of their own, and freed at the end of the turn: until then stale pointers in
  * the events of that turn are harmless, and owners are told from one place only. */
@@ -22,7 +24,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, TICK_MS = 500, HEAR_MAX = 2048 };
+enum { EVENTS = 256, TICK_MS = 500, HEAR_MAX = 2048, SENT_PER_TURN = 1 << 20 };
 
 struct dyn_stream {
     struct dyn_stream *prev, *next; /* all of the set */
@@ -31,14 +33,17 @@ struct dyn_stream {
     struct sockaddr_storage address;
     socklen_t address_bytes;
     int fd;
-    bool connected, dirty, dead, finished, waits_writable;
+    bool connected, dirty, dead, waits_writable;
+    bool finished, leaving; /* leaving: the last deadline for its output runs */
     enum dyn_ending how;
     enum dyn_codec codec;
     char id[DYN_ID_MAX];
     struct buf out; /* unsent from `sent` on */
     size_t sent;
+    size_t held; /* what `out` takes, counted in the set's */
     char heard[DYN_PART_BYTES + 2 * HEAR_MAX];
     size_t n_heard;
+    uint32_t n_messages; /* heard in all */
     int64_t deadline_ns; /* of what it waits for; 0 = none */
     void (*ended)(void *ctx, enum dyn_ending how);
     void *ended_ctx;
@@ -47,8 +52,9 @@ struct dyn_stream {
 struct dyn_streams {
     struct dyn_streams_options o;
     int epoll_fd;
-    uint32_t count;
-    struct dyn_stream *first, *dirty, *dead;
+    uint32_t count, n_dead; /* count: with the dead */
+    size_t held;
+    struct dyn_stream *first, *last, *dirty, *dead; /* first: the newest */
     int64_t next_tick_ns;
 };
 
@@ -69,18 +75,23 @@ int dyn_streams_create(struct dyn_streams **out, const struct dyn_streams_option
     return ST_OK;
 }
 
+static void drop_output(struct dyn_stream *s)
+{
+    s->set->held -= s->held;
+    s->held = 0;
+    buf_fini(&s->out);
+    s->sent = 0;
+}
+
 static void stream_free(struct dyn_stream *s)
 {
-    if (s->prev)
-        s->prev->next = s->next;
-    else
-        s->set->first = s->next;
-    if (s->next)
-        s->next->prev = s->prev;
+    struct dyn_streams *set = s->set;
+    *(s->prev ? &s->prev->next : &set->first) = s->next;
+    *(s->next ? &s->next->prev : &set->last) = s->prev;
     if (s->fd >= 0)
         close(s->fd);
-    buf_fini(&s->out);
-    s->set->count--;
+    drop_output(s);
+    set->count--;
     mem_free(s);
 }
 
@@ -114,6 +125,39 @@ static void bury(struct dyn_stream *s, enum dyn_ending how)
     s->how = how;
     s->next_dead = s->set->dead;
     s->set->dead = s;
+    s->set->n_dead++;
+    drop_output(s); /* its share is free at once */
+}
+
+/* After every change of its output. */
+static void count_output(struct dyn_stream *s)
+{
+    struct dyn_streams *set = s->set;
+    set->held += s->out.cap - s->held;
+    s->held = s->out.cap;
+    while (set->held > set->o.output_max) {
+        struct dyn_stream *most = s;
+        for (struct dyn_stream *other = set->first; other; other = other->next) /* the oldest of equals */
+            if (other->held >= most->held)
+                most = other;
+        log_warn_limited("dynamo", "too much unread output, and most of it is for id=%s: %zu bytes", most->id,
+                         most->held);
+        bury(most, DYN_SLOW);
+    }
+}
+
+static bool find_place(struct dyn_streams *set)
+{
+    if (set->count - set->n_dead < set->o.streams_max)
+        return true;
+    for (struct dyn_stream *s = set->last; s; s = s->prev)
+        if (!s->dead && (!s->connected || s->finished)) {
+            log_warn_limited("dynamo", "all response streams are taken, and id=%s does nothing with its own",
+                             s->id);
+            bury(s, DYN_LOST);
+            return true;
+        }
+    return false;
 }
 
 static void mark(struct dyn_stream *s)
@@ -162,7 +206,7 @@ static bool parse_address(struct dyn_stream *s, const char *text)
 int dyn_stream_open(struct dyn_streams *set, const struct dyn_control *control, struct dyn_stream **out,
                     struct err *e)
 {
-    if (set->count >= set->o.streams_max)
+    if (!find_place(set))
         return err_set(e, ST_EBUSY, "%u response streams are open", set->count);
     struct dyn_stream *s = mem_zalloc(1, sizeof *s);
     if (!s)
@@ -172,8 +216,7 @@ int dyn_stream_open(struct dyn_streams *set, const struct dyn_control *control, 
     s->codec = control->codec;
     memcpy(s->id, control->id, sizeof s->id);
     s->next = set->first;
-    if (set->first)
-        set->first->prev = s;
+    *(set->first ? &set->first->prev : &set->last) = s;
     set->first = s;
     set->count++;
     int st = parse_address(s, control->address)
@@ -194,7 +237,7 @@ int dyn_stream_open(struct dyn_streams *set, const struct dyn_control *control, 
 
 void dyn_stream_discard(struct dyn_stream *s)
 {
-    assert(s->fd < 0 && !s->dirty && !s->dead);
+    assert(s->fd < 0 && !s->dirty && !s->dead); /* so no list but that of all has it */
     stream_free(s);
 }
 
@@ -203,6 +246,8 @@ void dyn_stream_start(struct dyn_stream *s, int64_t now_ns)
 {
     int one = 1;
     struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT, .data.ptr = s};
+    if (s->dead) /* its answer was too much for the set */
+        return;
     wait_for(s, now_ns, s->set->o.connect_ms);
     s->waits_writable = true;
     s->fd = socket(s->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -227,6 +272,7 @@ void dyn_stream_put(struct dyn_stream *s, struct str item)
         return;
     dyn_frame_put_item(&s->out, s->codec, item);
     mark(s);
+    count_output(s);
 }
 
 void dyn_stream_finish(struct dyn_stream *s)
@@ -237,6 +283,7 @@ void dyn_stream_finish(struct dyn_stream *s)
         return;
     dyn_frame_put_final(&s->out, s->codec);
     mark(s);
+    count_output(s);
 }
 
 /* ---- sending and hearing ----------------------------------------------------------------------------------------- */
@@ -251,20 +298,39 @@ static void watch(struct dyn_stream *s, bool writable)
         bury(s, DYN_LOST);
 }
 
+/* What was sent is let go of when it is half of all, so that no byte is moved twice on average. */
 static void compact(struct dyn_stream *s)
 {
-    if (s->sent == s->out.n || s->sent > 65536) {
-        s->out.n -= s->sent;
-        memmove(s->out.p, s->out.p + s->sent, s->out.n);
+    size_t left = s->out.n - s->sent;
+    if (left == 0 && s->finished) {
+        drop_output(s);
+    } else if (s->sent >= left) {
+        memmove(s->out.p, s->out.p + s->sent, left);
+        s->out.n = left;
         s->sent = 0;
     }
 }
 
+/* While there is more to come, each byte that is read buys time; at the end there is one deadline for all that is left, and one
+ * for the frontend to close. */
+static void set_deadline(struct dyn_stream *s, int64_t now, bool progress)
+{
+    bool all = s->sent == s->out.n;
+    if (all && s->finished)
+        wait_for(s, now, s->set->o.connect_ms);
+    else if (all)
+        s->deadline_ns = 0;
+    else if (s->finished ? !s->leaving : progress || !s->deadline_ns)
+        wait_for(s, now, s->set->o.stall_ms);
+    s->leaving = s->finished;
+}
+
 static void send_out(struct dyn_stream *s, int64_t now)
 {
+    size_t sent = 0;
     if (s->dead || !s->connected)
         return;
-    while (s->sent < s->out.n) {
+    while (s->sent < s->out.n && sent < SENT_PER_TURN) {
         ssize_t n = send(s->fd, s->out.p + s->sent, s->out.n - s->sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
@@ -275,15 +341,11 @@ static void send_out(struct dyn_stream *s, int64_t now)
         if (n < 0)
             break;
         s->sent += (size_t)n;
-        s->deadline_ns = 0;
+        sent += (size_t)n;
     }
-    bool all = s->sent == s->out.n;
     compact(s);
-    watch(s, !all);
-    if (!s->deadline_ns && !all)
-        wait_for(s, now, s->set->o.stall_ms);
-    else if (all && s->finished)
-        wait_for(s, now, s->set->o.connect_ms);
+    watch(s, s->sent < s->out.n);
+    set_deadline(s, now, sent > 0);
 }
 
 static void check_bound(struct dyn_stream *s)
@@ -306,35 +368,40 @@ static void flush_dirty(struct dyn_streams *set, int64_t now)
     set->dirty = NULL;
 }
 
-/* Messages of the frontend: each may come in pieces, and end what it likes. */
+static void on_message(struct dyn_stream *s, struct str header)
+{
+    if (dyn_frame_ends(header)) {
+        bury(s, DYN_KILLED);
+    } else if (++s->n_messages > DYN_HEARD_MAX) {
+        log_warn_limited("dynamo", "the frontend has too much to say id=%s", s->id);
+        bury(s, DYN_LOST);
+    }
+}
+
+/* Messages of the frontend: each may come in pieces, and end what it likes. One read a turn: there may always be more. */
 static void hear(struct dyn_stream *s)
 {
-    for (;;) {
-        ssize_t n = recv(s->fd, s->heard + s->n_heard, sizeof s->heard - s->n_heard, 0);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && errno == EAGAIN)
-            return;
-        if (n <= 0) {
-            bury(s, DYN_LOST);
-            return;
-        }
-        s->n_heard += (size_t)n;
-        struct dyn_parts parts;
-        int st;
-        while ((st = dyn_parts_parse(&parts, s->heard, s->n_heard, HEAR_MAX, HEAR_MAX)) == ST_OK) {
-            if (dyn_frame_ends(parts.header)) {
-                bury(s, DYN_KILLED);
-                return;
-            }
-            s->n_heard -= parts.bytes;
-            memmove(s->heard, s->heard + parts.bytes, s->n_heard);
-        }
-        if (st == ST_EFORMAT) {
-            log_warn_limited("dynamo", "the frontend sent what is no message id=%s", s->id);
-            bury(s, DYN_LOST);
-            return;
-        }
+    ssize_t n = recv(s->fd, s->heard + s->n_heard, sizeof s->heard - s->n_heard, 0);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (n <= 0) {
+        bury(s, DYN_LOST);
+        return;
+    }
+    s->n_heard += (size_t)n;
+    size_t at = 0;
+    struct dyn_parts parts;
+    int st = ST_OK;
+    while (!s->dead &&
+           (st = dyn_parts_parse(&parts, s->heard + at, s->n_heard - at, HEAR_MAX, HEAR_MAX)) == ST_OK) {
+        on_message(s, parts.header);
+        at += parts.bytes;
+    }
+    s->n_heard -= at;
+    memmove(s->heard, s->heard + at, s->n_heard);
+    if (st == ST_EFORMAT) {
+        log_warn_limited("dynamo", "the frontend sent what is no message id=%s", s->id);
+        bury(s, DYN_LOST);
     }
 }
 
@@ -375,6 +442,7 @@ static void tell_and_free(struct dyn_streams *set)
     while (set->dead) {
         struct dyn_stream *s = set->dead;
         set->dead = s->next_dead;
+        set->n_dead--;
         if (s->ended && !s->finished)
             s->ended(s->ended_ctx, s->how);
         stream_free(s);

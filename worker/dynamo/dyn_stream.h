@@ -7,14 +7,19 @@
  *          After dyn_stream_finish, dyn_stream_discard, or `ended`, the stream is not the owner's any more.
  * Threads  the io thread.
  * Errors   open: ST_EUNSUP for an address that is not ip:port, ST_EBUSY, ST_ENOMEM. Later ones end the stream early.
- * Bounds   `streams_max`; unread output of a stream: `bytes_max` plus one item, then it is broken off. A put never blocks and
- *          never calls back: `ended` comes from dyn_streams_run only.
+ * Bounds   `streams_max`: when all places are taken, the oldest that nobody answers for (not connected, or finished and not
+ *          closed) goes for the newcomer. Unread output: of a stream `bytes_max` plus one item, and what a finished one has
+ *          left; of all together `output_max`: beyond it, the one with most goes. What is left at the end must be read within
+ *          `stall_ms`. A frontend may say DYN_HEARD_MAX things. A put never blocks and never calls back: `ended` comes from
+ *          dyn_streams_run only.
  * Source   NVIDIA Dynamo 1.6.1: call-home response streams.
  */
 #ifndef STATOR_DYN_STREAM_H
 #define STATOR_DYN_STREAM_H
 
 #include "dyn_frame.h"
+
+enum { DYN_HEARD_MAX = 64 }; /* it has two to say, each of which ends the stream */
 
 struct dyn_stream;
 struct dyn_streams;
@@ -27,7 +32,7 @@ enum dyn_ending {
 
 struct dyn_streams_options {
     uint32_t streams_max;
-    size_t bytes_max;
+    size_t bytes_max, output_max;
     uint32_t
         connect_ms;    /* for the connection to come about, and for the frontend to close it after the end */
     uint32_t stall_ms; /* unread output must shrink at least so often */
