@@ -192,6 +192,34 @@ static void guided_decoding_is_kept_as_text(void **state)
     assert_string_equal(r.guided.p, "{\"json\":{\"type\":\"object\"}}");
 }
 
+/* What costs time or memory by its mere number is refused before it is looked at. */
+static void maps_lists_and_texts_have_bounds(void **state)
+{
+    (void)state;
+    struct buf json = {0};
+    buf_puts(&json, "{\"token_ids\":[1],\"eos_token_ids\":[5");
+    for (int i = 0; i < 64; i++)
+        buf_puts(&json, ",5"); /* the same one */
+    buf_puts(&json, "]}");
+    assert_int_equal(parse(json.p), ST_EINVAL);
+    assert_string_equal(e.text, "eos_token_ids: more than 64 stop tokens in all");
+    buf_reset(&json);
+    buf_puts(&json, "{\"token_ids\":[1],\"routing\":{\"0\":0");
+    for (int i = 0; i < API_FIELDS_MAX; i++)
+        buf_puts(&json, ",\"x\":0");
+    buf_puts(&json, "}}");
+    assert_int_equal(parse(json.p), ST_EINVAL);
+    assert_string_equal(e.text, "routing: more than 512 members");
+    buf_reset(&json);
+    buf_puts(&json, "{\"token_ids\":[1],\"sampling_options\":{\"guided_decoding\":{\"choice\":[null");
+    while (json.n < DYN_GUIDED_MAX + 100)
+        buf_puts(&json, ",null,null,null,null");
+    buf_puts(&json, "]}}}");
+    assert_int_equal(parse(json.p), ST_EINVAL); /* not ST_ETOOBIG: that speaks of the context */
+    assert_string_equal(e.text, "guided_decoding: longer than 1048576 bytes");
+    buf_fini(&json);
+}
+
 static void hints_are_moved_into_their_range(void **state)
 {
     (void)state;
@@ -289,6 +317,7 @@ int main(void)
         cmocka_unit_test(numbers_out_of_range_name_their_member),
         cmocka_unit_test(what_is_not_built_is_refused_when_asked_for),
         cmocka_unit_test(guided_decoding_is_kept_as_text),
+        cmocka_unit_test(maps_lists_and_texts_have_bounds),
         cmocka_unit_test(hints_are_moved_into_their_range),
         cmocka_unit_test(a_jump_speaks_for_an_absent_priority),
         cmocka_unit_test(salts_are_those_of_the_endpoint),

@@ -385,11 +385,11 @@ static void unread_output_is_bounded_over_all_streams(void **state)
     rig_answer_is(&g, rig_accept(&g), true, HI_ANSWER("s1"));
     static char sink[1 << 16];
     size_t got = 0;
-    for (ssize_t n = 1; n != 0 && got < bytes; got += n > 0 ? (size_t)n : 0) {
+    for (ssize_t n = 1; n != 0 && got<bytes; got += n> 0 ? (size_t)n : 0) {
         rig_turn(&g);
         n = recv(answer[0], sink, sizeof sink, 0);
     }
-    assert_true(got < bytes); /* the rest of it went with its stream */
+    assert_true(got < bytes);           /* the rest of it went with its stream */
     g.skew_ns = INT64_C(61) * NS_PER_S; /* nobody read */
     rig_turn(&g);
     rig_settle(&g);

@@ -30,7 +30,7 @@ struct asked {
     double temperature, top_p, min_p, frequency_penalty, presence_penalty, repetition_penalty, length_penalty,
         jump;
     int64_t max_tokens, min_tokens, n, top_k, seed, logprobs, priority, strict, osl, dp_rank;
-    bool has_seed, has_priority, ignore_eos;
+    bool has_seed, ignore_eos;
     struct stop stops[STOPS_MAX];
     uint32_t n_stops;
     struct str salt, salt_too, session;
@@ -41,11 +41,13 @@ struct parse {
     struct dyn_request *r;
     const struct dyn_request_limits *limits;
     struct err *e;
+    struct dyn_msgpack from; /* before the value at hand */
 };
 
 struct field {
     const char *name;
-    int (*take)(struct parse *p, const struct field *f, struct dyn_msgpack *m);
+    /* `v` is the value, or the head of it; `m` stands behind that. */
+    int (*take)(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m);
     size_t at;          /* in struct asked */
     double least, most; /* of a number; of a list of stop tokens: most = visible */
     const struct field *members;
@@ -63,25 +65,17 @@ static int wrong(struct parse *p, const struct field *f, const char *expected)
 
 /* ---- kinds of members -------------------------------------------------------------------------------------------- */
 
-static int walk(struct parse *p, const struct field *fields, struct dyn_msgpack *m);
+static int walk(struct parse *p, const char *name, const struct field *fields, const struct dyn_value *map,
+                struct dyn_msgpack *m);
 
-/* Reads a value; false: it is null, which is as good as absent, or `*st` says what is wrong. */
-static bool given(struct parse *p, struct dyn_msgpack *m, struct dyn_value *v, int *st)
+static int take_map(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m)
 {
-    *st = dyn_msgpack_read(m, v) ? broken(p) : ST_OK;
-    return !*st && v->type != DYN_NIL;
+    return v->type == DYN_MAP ? walk(p, f->name, f->members, v, m) : wrong(p, f, "an object");
 }
 
-static int take_map(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static void put(struct parse *p, const struct field *f, const void *value, size_t bytes)
 {
-    struct dyn_msgpack ahead = *m;
-    struct dyn_value v;
-    int st;
-    if (!given(p, &ahead, &v, &st)) {
-        *m = ahead;
-        return st;
-    }
-    return v.type == DYN_MAP ? walk(p, f->members, m) : wrong(p, f, "an object");
+    memcpy((char *)&p->a + f->at, value, bytes);
 }
 
 static bool number(const struct dyn_value *v, double *out)
@@ -90,97 +84,82 @@ static bool number(const struct dyn_value *v, double *out)
     return (v->type == DYN_UINT || v->type == DYN_INT || v->type == DYN_FLOAT) && isfinite(*out);
 }
 
-static int take_num(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int take_num(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m)
 {
-    struct dyn_value v;
     double d;
-    int st;
-    if (!given(p, m, &v, &st))
-        return st;
-    if (!number(&v, &d))
+    (void)m;
+    if (!number(v, &d))
         return wrong(p, f, "a number");
     if (d < f->least || d > f->most)
         return err_set(p->e, ST_EINVAL, "%s: must be within %g and %g", f->name, f->least, f->most);
-    memcpy((char *)&p->a + f->at, &d, sizeof d);
+    put(p, f, &d, sizeof d);
     return ST_OK;
 }
 
-static int take_int(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+/* A hint that is out of range is moved into it; what is no hint is refused. */
+static int take_whole(struct parse *p, const struct field *f, const struct dyn_value *v, bool hint)
 {
-    struct dyn_value v;
     double d;
-    int st;
-    if (!given(p, m, &v, &st))
-        return st;
-    if (!number(&v, &d) || d != floor(d))
+    if (!number(v, &d) || d != floor(d))
         return wrong(p, f, "an integer");
-    if (d < f->least || d > f->most)
+    if (!hint && (d < f->least || d > f->most))
         return err_set(p->e, ST_EINVAL, "%s: must be within %.0f and %.0f", f->name, f->least, f->most);
-    int64_t i = (int64_t)d;
-    memcpy((char *)&p->a + f->at, &i, sizeof i);
+    int64_t i = (int64_t)fmin(fmax(d, f->least), f->most);
+    put(p, f, &i, sizeof i);
     return ST_OK;
 }
 
-/* A hint: what is out of range is moved into it. */
-static int take_hint(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int take_int(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m)
 {
-    struct dyn_value v;
-    double d;
-    int st;
-    if (!given(p, m, &v, &st))
-        return st;
-    if (!number(&v, &d) || d != floor(d))
-        return wrong(p, f, "an integer");
-    int64_t i = (int64_t)fmin(fmax(d, f->least), f->most);
-    memcpy((char *)&p->a + f->at, &i, sizeof i);
-    if (f->at == offsetof(struct asked, priority))
-        p->a.has_priority = true;
-    return ST_OK;
+    (void)m;
+    return take_whole(p, f, v, false);
+}
+
+static int take_hint(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m)
+{
+    (void)m;
+    return take_whole(p, f, v, true);
 }
 
 /* All 64 bits count, as an unsigned or a signed number. */
-static int take_seed(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int take_seed(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m)
 {
-    struct dyn_value v;
-    int st;
-    if (!given(p, m, &v, &st))
-        return st;
-    if (v.type != DYN_UINT && v.type != DYN_INT)
+    (void)m;
+    if (v->type != DYN_UINT && v->type != DYN_INT)
         return wrong(p, f, "an integer");
-    p->a.seed = v.type == DYN_INT ? v.i : (int64_t)v.u;
+    p->a.seed = v->type == DYN_INT ? v->i : (int64_t)v->u;
     p->a.has_seed = true;
     return ST_OK;
 }
 
-static int take_bool(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int take_bool(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m)
 {
-    struct dyn_value v;
-    int st;
-    if (!given(p, m, &v, &st))
-        return st;
-    if (v.type != DYN_BOOL)
+    (void)m;
+    if (v->type != DYN_BOOL)
         return wrong(p, f, "true or false");
-    memcpy((char *)&p->a + f->at, &v.yes, sizeof v.yes);
+    put(p, f, &v->yes, sizeof v->yes);
     return ST_OK;
 }
 
-static int take_str(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int take_str(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m)
 {
-    struct dyn_value v;
-    int st;
-    if (!given(p, m, &v, &st))
-        return st;
-    if (v.type != DYN_STR)
+    (void)m;
+    if (v->type != DYN_STR)
         return wrong(p, f, "a string");
-    if ((double)v.s.n > f->most)
+    if ((double)v->s.n > f->most)
         return err_set(p->e, ST_EINVAL, "%s: longer than %.0f bytes", f->name, f->most);
-    memcpy((char *)&p->a + f->at, &v.s, sizeof v.s);
+    put(p, f, &v->s, sizeof v->s);
     return ST_OK;
 }
 
 static bool token(const struct parse *p, const struct dyn_value *v)
 {
     return v->type == DYN_UINT && v->u < p->limits->vocab_size;
+}
+
+static int too_many_stops(struct parse *p, const struct field *f)
+{
+    return err_set(p->e, ST_EINVAL, "%s: more than %d stop tokens in all", f->name, STOPS_MAX);
 }
 
 static int note_stop(struct parse *p, const struct field *f, int32_t id, bool visible)
@@ -192,20 +171,20 @@ static int note_stop(struct parse *p, const struct field *f, int32_t id, bool vi
             return ST_OK;
         }
     if (a->n_stops == STOPS_MAX)
-        return err_set(p->e, ST_EINVAL, "%s: more than %d stop tokens in all", f->name, STOPS_MAX);
+        return too_many_stops(p, f);
     a->stops[a->n_stops++] = (struct stop){id, visible};
     return ST_OK;
 }
 
-static int take_stops(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int take_stops(struct parse *p, const struct field *f, const struct dyn_value *v,
+                      struct dyn_msgpack *m)
 {
-    struct dyn_value v;
-    int st;
-    if (!given(p, m, &v, &st))
-        return st;
-    if (v.type != DYN_ARRAY)
+    int st = ST_OK;
+    if (v->type != DYN_ARRAY)
         return wrong(p, f, "a list of token ids");
-    for (uint32_t left = v.count; left > 0 && !st; left--) {
+    if (v->count > STOPS_MAX)
+        return too_many_stops(p, f);
+    for (uint32_t left = v->count; left > 0 && !st; left--) {
         struct dyn_value id;
         if (dyn_msgpack_read(m, &id))
             return broken(p);
@@ -225,22 +204,20 @@ static int too_long(struct parse *p, uint64_t actual)
                    p->limits->context_length, (unsigned long long)actual);
 }
 
-static int take_prompt(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int take_prompt(struct parse *p, const struct field *f, const struct dyn_value *v,
+                       struct dyn_msgpack *m)
 {
-    struct dyn_value v;
     struct dyn_request *r = p->r;
-    if (dyn_msgpack_read(m, &v))
-        return broken(p);
-    if (v.type != DYN_ARRAY || v.count == 0)
+    if (v->type != DYN_ARRAY || v->count == 0)
         return wrong(p, f, "a list of token ids, one at least");
-    if (v.count >= p->limits->context_length)
-        return too_long(p, v.count);
+    if (v->count >= p->limits->context_length)
+        return too_long(p, v->count);
     if (r->tokens)
         return wrong(p, f, "one list");
-    r->tokens = mem_alloc(v.count * sizeof *r->tokens);
+    r->tokens = mem_alloc(v->count * sizeof *r->tokens);
     if (!r->tokens)
         return err_set(p->e, ST_ENOMEM, "out of memory");
-    for (uint32_t i = 0; i < v.count; i++) {
+    for (uint32_t i = 0; i < v->count; i++) {
         struct dyn_value id;
         if (dyn_msgpack_read(m, &id))
             return broken(p);
@@ -249,48 +226,44 @@ static int take_prompt(struct parse *p, const struct field *f, struct dyn_msgpac
                            p->limits->vocab_size);
         r->tokens[i] = (int32_t)id.u;
     }
-    r->engine.n_prompt = v.count;
+    r->engine.n_prompt = v->count;
     return ST_OK;
 }
 
 /* Kept as text: what it allows is the grammar's to say. */
-static int take_guided(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int take_guided(struct parse *p, const struct field *f, const struct dyn_value *v,
+                       struct dyn_msgpack *m)
 {
-    struct dyn_msgpack ahead = *m;
-    struct dyn_value v;
-    int st;
-    if (!given(p, &ahead, &v, &st)) {
-        *m = ahead;
-        return st;
-    }
-    if (v.type != DYN_MAP)
+    struct buf *text = &p->r->guided;
+    *m = p->from;
+    if (v->type != DYN_MAP)
         return wrong(p, f, "an object");
-    buf_reset(&p->r->guided);
-    st = dyn_json_from_msgpack(m, &p->r->guided);
+    buf_reset(text);
+    text->limit = DYN_GUIDED_MAX;
+    int st = dyn_json_from_msgpack(m, text);
+    if (st == ST_ETOOBIG)
+        return err_set(p->e, ST_EINVAL, "%s: longer than %d bytes", f->name, DYN_GUIDED_MAX);
     return st ? err_set(p->e, st, "%s: %s", f->name,
                         st == ST_EFORMAT ? "cannot be written as JSON" : status_text(st))
               : ST_OK;
 }
 
-/* null, false and empty lists ask for nothing. */
-static int refuse(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+/* false and empty lists ask for nothing, as null does. */
+static int refuse(struct parse *p, const struct field *f, const struct dyn_value *v, struct dyn_msgpack *m)
 {
-    struct dyn_msgpack ahead = *m;
-    struct dyn_value v;
-    if (dyn_msgpack_skip(m) || dyn_msgpack_read(&ahead, &v))
+    *m = p->from;
+    if (dyn_msgpack_skip(m))
         return broken(p);
-    bool nothing = v.type == DYN_NIL || (v.type == DYN_BOOL && !v.yes) || (v.type == DYN_ARRAY && !v.count) ||
-                   (v.type == DYN_MAP && !v.count);
+    bool nothing = (v->type == DYN_BOOL && !v->yes) || (v->type == DYN_ARRAY && !v->count) ||
+                   (v->type == DYN_MAP && !v->count);
     return nothing ? ST_OK : err_set(p->e, ST_EUNSUP, "%s: not supported by this worker", f->name);
 }
 
-static int refuse_adapter(struct parse *p, const struct field *f, struct dyn_msgpack *m)
+static int refuse_adapter(struct parse *p, const struct field *f, const struct dyn_value *v,
+                          struct dyn_msgpack *m)
 {
-    struct dyn_value v;
-    int st;
-    if (!given(p, m, &v, &st))
-        return st;
-    if (v.type != DYN_STR)
+    (void)m;
+    if (v->type != DYN_STR)
         return wrong(p, f, "a string");
     return err_set(p->e, ST_ENOENT, "%s: this worker has no adapter of that name", f->name);
 }
@@ -363,22 +336,36 @@ static const struct field request[] = {
     {0},
 };
 
-static int walk(struct parse *p, const struct field *fields, struct dyn_msgpack *m)
+/* Null is as good as absent. */
+static int walk(struct parse *p, const char *name, const struct field *fields, const struct dyn_value *map,
+                struct dyn_msgpack *m)
 {
-    struct dyn_value map, key;
-    if (dyn_msgpack_read(m, &map) || map.type != DYN_MAP)
-        return err_set(p->e, ST_EFORMAT, "the request is not an object");
-    for (uint32_t left = map.count; left > 0; left--) {
+    if (map->count > API_FIELDS_MAX)
+        return err_set(p->e, ST_EINVAL, "%s: more than %d members", name, API_FIELDS_MAX);
+    for (uint32_t left = map->count; left > 0; left--) {
         const struct field *f = fields;
+        struct dyn_value key, v;
         if (dyn_msgpack_read(m, &key) || key.type != DYN_STR)
             return broken(p);
         while (f->name && !str_eqz(key.s, f->name))
             f++;
-        int st = f->name ? f->take(p, f, m) : dyn_msgpack_skip(m) ? broken(p) : ST_OK;
+        p->from = *m;
+        if (f->name ? dyn_msgpack_read(m, &v) : dyn_msgpack_skip(m))
+            return broken(p);
+        int st = f->name && v.type != DYN_NIL ? f->take(p, f, &v, m) : ST_OK;
         if (st)
             return st;
     }
     return ST_OK;
+}
+
+static int walk_all(struct parse *p, struct dyn_msgpack *m)
+{
+    struct dyn_value map;
+    if (dyn_msgpack_read(m, &map) || map.type != DYN_MAP)
+        return err_set(p->e, ST_EFORMAT, "the request is not an object");
+    int st = walk(p, "the request", request, &map, m);
+    return st || dyn_msgpack_end(m) ? st : err_set(p->e, ST_EFORMAT, "the request has bytes behind its end");
 }
 
 /* ---- putting it together ----------------------------------------------------------------------------------------- */
@@ -435,9 +422,10 @@ static void put_hints(struct parse *p)
     struct engine_request *g = &p->r->engine;
     const struct asked *a = &p->a;
     int64_t most = p->limits->priority_max ? p->limits->priority_max : INT32_MAX;
-    int64_t priority = a->has_priority ? a->priority : 0;
+    bool given = a->priority != INT64_MIN;
+    int64_t priority = given ? a->priority : 0;
     g->latency_sensitivity = 0.5f;
-    if (!a->has_priority && a->jump != 0) {
+    if (!given && a->jump != 0) {
         if (a->jump <= 1)
             g->latency_sensitivity = (float)fmax(a->jump, 0);
         else
@@ -491,11 +479,10 @@ int dyn_request_parse(struct dyn_request *r, const uint8_t *body, size_t n_body,
                             .repetition_penalty = 1,
                             .max_tokens = NONE,
                             .n = 1,
+                            .priority = INT64_MIN, /* not given */
                             .logprobs = NONE}};
     struct dyn_msgpack m = dyn_msgpack_of(body, n_body);
-    int st = walk(&p, request, &m);
-    if (!st && !dyn_msgpack_end(&m))
-        st = err_set(e, ST_EFORMAT, "the request has bytes behind its end");
+    int st = walk_all(&p, &m);
     return st ? st : put_together(&p);
 }
 

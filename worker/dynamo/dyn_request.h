@@ -8,7 +8,7 @@
  *          field; ST_ETOOBIG: longer than the context, `limit` and `actual` say by how much; ST_EFORMAT: no request; ST_ENOMEM.
  *          Every field is honoured or refused; those that are the frontend's own business (stop strings, text options) and
  *          unknown ones are passed over. Hints out of range are moved into it, as over HTTP.
- * Bounds   api_limits.h; ENGINE_STOP_TOKENS_MAX stop tokens. Nothing larger than the context is allocated for tokens.
+ * Bounds   api_limits.h; ENGINE_STOP_TOKENS_MAX stop tokens; DYN_GUIDED_MAX bytes of guided_decoding. Nothing larger than the context is allocated for tokens.
  * Source   NVIDIA Dynamo 1.6.1: PreprocessedRequest; docs/HINTS.md.
  */
 #ifndef STATOR_DYN_REQUEST_H
@@ -17,6 +17,8 @@
 #include "buf.h"
 #include "engine.h"
 #include "status.h"
+
+enum { DYN_GUIDED_MAX = 1 << 20 };
 
 struct dyn_request_limits {
     uint32_t context_length, vocab_size, priority_max; /* priority_max: 0 = any */
