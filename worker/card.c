@@ -3,6 +3,7 @@
  * template is the one in effect, so that prompts are the same through a frontend as through our own endpoint. */
 #include "card.h"
 
+#include "answer_form.h"
 #include "bundle_vocab.h"
 #include "tok_write.h"
 
@@ -149,6 +150,7 @@ int card_open(struct card *c, const struct card_input *in, struct err *e)
         card_close(c);
         return st;
     }
+    const struct answer_form form = answer_form_find(buf_str(&c->template));
     c->card = (struct dyn_card){
         .name = in->name,
         .files = &c->files,
@@ -161,8 +163,8 @@ int card_open(struct card *c, const struct card_input *in, struct err *e)
         .max_num_batched_tokens = in->max_num_batched_tokens,
         .migration_limit = (uint32_t)config->migration_limit,
         .kv_events = !config->no_prefix_caching,
-        .tool_parser = dyn_card_tool_parser(buf_str(&c->template)),
-        .reasoning_parser = dyn_card_reasoning_parser(buf_str(&c->template)),
+        .tool_parser = answer_form_call_parser(form.calls),
+        .reasoning_parser = answer_form_reasoning_parser(form.reasoning),
     };
     return ST_OK;
 }

@@ -232,29 +232,6 @@ static void cards_say_what_a_frontend_needs(void **state)
     assert_record(&r, DYN_CARDS, "dynamo/backend/generate/7c039f38d2fc3a24", golden_card);
 }
 
-static void parsers_follow_the_template(void **state)
-{
-    (void)state;
-    static const char *const tools[][2] = {{"x <tool_call>\\n{\"name\"", "hermes"},
-                                           {"<tool_call><function=f>", "qwen3_coder"},
-                                           {"[TOOL_CALLS]", "mistral"},
-                                           {"\nEnvironment: ipython\n", "llama3_json"},
-                                           {"<\xef\xbd\x9ctool\xe2\x96\x81"
-                                            "calls\xe2\x96\x81"
-                                            "begin\xef\xbd\x9c>",
-                                            "deepseek_v3"},
-                                           {"<|start|>assistant<|channel|>x", "harmony"}};
-    for (size_t i = 0; i < sizeof tools / sizeof *tools; i++)
-        assert_string_equal(dyn_card_tool_parser(str_from(tools[i][0])), tools[i][1]);
-    assert_null(dyn_card_tool_parser(STR_LIT("<|im_start|>user")));
-    assert_null(dyn_card_tool_parser((struct str){0}));
-    assert_null(dyn_card_reasoning_parser(STR_LIT("think")));
-    assert_string_equal(dyn_card_reasoning_parser(STR_LIT("split('</think>')")), "qwen3");
-    assert_string_equal(dyn_card_reasoning_parser(STR_LIT("<\xef\xbd\x9c"
-                                                          "Assistant\xef\xbd\x9c><think>\n</think>")),
-                        "deepseek_r1");
-}
-
 static void lost_memory_shows_in_the_record(void **state)
 {
     (void)state;
@@ -281,7 +258,6 @@ int main(void)
         cmocka_unit_test(event_records_agree_with_their_key),
         cmocka_unit_test(files_are_made_once_and_watched),
         cmocka_unit_test(cards_say_what_a_frontend_needs),
-        cmocka_unit_test(parsers_follow_the_template),
         cmocka_unit_test(lost_memory_shows_in_the_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,53 +1,10 @@
 /* What a frontend cannot know of a model by itself stands in its card. It parses tool calls and reasoning for us, and must
- * be told how this model writes them: its chat template shows it, as it renders earlier calls into the prompt in the same
- * form. */
-#define _GNU_SOURCE
+ * be told how this model writes them (answer_form.h). */
 #include "dyn_card.h"
 
 #include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
-
-/* The first whose every mark is in the template. */
-static const struct {
-    const char *marks[2], *parser;
-} tool_forms[] = {
-    {{"<tool_call>", "<function="}, "qwen3_coder"}, /* XML inside */
-    {{"<tool_call>"}, "hermes"},                    /* JSON inside: Hermes, Qwen 2.5 and 3, SmolLM3 */
-    {{"[TOOL_CALLS]"}, "mistral"},
-    {{"<\xef\xbd\x9ctool\xe2\x96\x81"
-      "calls\xe2\x96\x81"
-      "begin\xef\xbd\x9c>"},
-     "deepseek_v3"},
-    {{"<|start|>assistant<|channel|>"}, "harmony"},
-    {{"Environment: ipython"}, "llama3_json"}, /* Llama 3.1 to 3.3 */
-};
-
-static bool holds(struct str text, const char *mark)
-{
-    return !mark || (text.n && memmem(text.p, text.n, mark, strlen(mark)));
-}
-
-const char *dyn_card_tool_parser(struct str chat_template)
-{
-    for (size_t i = 0; i < sizeof tool_forms / sizeof *tool_forms; i++)
-        if (holds(chat_template, tool_forms[i].marks[0]) && holds(chat_template, tool_forms[i].marks[1]))
-            return tool_forms[i].parser;
-    return NULL;
-}
-
-/* DeepSeek's distilled models begin inside their reasoning: the opening mark stands in the prompt. */
-const char *dyn_card_reasoning_parser(struct str chat_template)
-{
-    if (holds(chat_template, "[THINK]"))
-        return "mistral";
-    if (!holds(chat_template, "</think>"))
-        return NULL;
-    return holds(chat_template, "<\xef\xbd\x9c"
-                                "Assistant\xef\xbd\x9c>")
-               ? "deepseek_r1"
-               : "qwen3";
-}
 
 void dyn_card_slug(struct buf *out, const char *name)
 {

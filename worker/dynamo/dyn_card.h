@@ -30,10 +30,6 @@ struct dyn_card {
 
 void dyn_card_record(struct dyn_record *out, const struct dyn_self *self, const struct dyn_card *card);
 
-/* The parsers of a frontend that understand what models write who were trained with this template; NULL: none is known. */
-const char *dyn_card_tool_parser(struct str chat_template);
-const char *dyn_card_reasoning_parser(struct str chat_template);
-
 /* Lower case; what is not of [a-z0-9_-] becomes '-'. */
 void dyn_card_slug(struct buf *out, const char *name);
 

@@ -1,0 +1,57 @@
+/* What is told of a model's habits by its chat template. */
+#include "answer_form.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *calls_of(const char *template)
+{
+    return answer_form_call_parser(answer_form_find(str_from(template)).calls);
+}
+
+static const char *reasoning_of(const char *template)
+{
+    return answer_form_reasoning_parser(answer_form_find(str_from(template)).reasoning);
+}
+
+static void calls_follow_the_template(void **state)
+{
+    (void)state;
+    assert_string_equal(calls_of("x <tool_call>\\n{\"name\""), "hermes");
+    assert_string_equal(calls_of("<tool_call><function=f>"), "qwen3_coder");
+    assert_string_equal(calls_of("[TOOL_CALLS]"), "mistral");
+    assert_string_equal(calls_of("\nEnvironment: ipython\n"), "llama3_json");
+    assert_string_equal(calls_of("<\xef\xbd\x9ctool\xe2\x96\x81"
+                                 "calls\xe2\x96\x81"
+                                 "begin\xef\xbd\x9c>"),
+                        "deepseek_v3");
+    assert_string_equal(calls_of("<|start|>assistant<|channel|>x"), "harmony");
+    assert_null(calls_of("<|im_start|>user"));
+    assert_null(calls_of(""));
+    assert_null(answer_form_call_parser(answer_form_find((struct str){0}).calls));
+    assert_null(answer_form_call_parser(ANSWER_ARRAY));
+}
+
+static void reasoning_follows_the_template(void **state)
+{
+    (void)state;
+    assert_null(reasoning_of("think"));
+    assert_string_equal(reasoning_of("split('</think>')"), "qwen3");
+    assert_string_equal(reasoning_of("<\xef\xbd\x9c"
+                                     "Assistant\xef\xbd\x9c><think>\n</think>"),
+                        "deepseek_r1");
+    assert_string_equal(reasoning_of("[THINK]</think>"), "mistral");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(calls_follow_the_template),
+        cmocka_unit_test(reasoning_follows_the_template),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,44 @@
+/* answer_form: how the models of a chat template write tool calls and reasoning.
+ *
+ * Owns     nothing.
+ * Units    -
+ * States   -
+ * Threads  any.
+ * Errors   -
+ * Bounds   O(length) of the template.
+ * Source   the templates of the models; the names of the parsers are those of NVIDIA Dynamo 1.6.1, which are vLLM's.
+ */
+#ifndef STATOR_ANSWER_FORM_H
+#define STATOR_ANSWER_FORM_H
+
+#include "buf.h"
+
+enum answer_calls {
+    ANSWER_CALLS_UNKNOWN,
+    ANSWER_HERMES,      /* <tool_call>{"name": "f", "arguments": {}}</tool_call> */
+    ANSWER_QWEN3_CODER, /* <tool_call><function=f><parameter=x>1</parameter></function></tool_call> */
+    ANSWER_MISTRAL,     /* [TOOL_CALLS][{"name": "f", "arguments": {}}], or [TOOL_CALLS]f[ARGS]{} */
+    ANSWER_LLAMA3_JSON, /* {"name": "f", "parameters": {}} as the whole answer */
+    ANSWER_DEEPSEEK_V3, /* known to frontends only, as the next */
+    ANSWER_HARMONY,
+    ANSWER_ARRAY /* [{"name": "f", "parameters": {}}]: no model's habit, but what a grammar for forced calls allows */
+};
+
+enum answer_reasoning {
+    ANSWER_REASONING_UNKNOWN,
+    ANSWER_QWEN3,        /* <think>..</think> in front of the answer, or no reasoning */
+    ANSWER_DEEPSEEK_R1,  /* the same, begun in the prompt */
+    ANSWER_MISTRAL_THINK /* [THINK]..[/THINK] */
+};
+
+struct answer_form {
+    enum answer_calls calls;
+    enum answer_reasoning reasoning;
+};
+
+struct answer_form answer_form_find(struct str chat_template);
+/* What a frontend calls the parser that understands this; NULL: it has none. */
+const char *answer_form_call_parser(enum answer_calls calls);
+const char *answer_form_reasoning_parser(enum answer_reasoning reasoning);
+
+#endif
