@@ -1,0 +1,57 @@
+/* A byte that picks the form and where to cut, then an answer. Whole and cut it must come apart into the same; without a call it
+ * must come out as it went in. */
+#include "answer.h"
+#include "mem.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void take_apart(const struct answer_options *o, struct str text, size_t step, struct buf *content,
+                       struct buf *calls)
+{
+    struct answer a;
+    answer_init(&a, o);
+    for (size_t at = 0; at < text.n; at += step)
+        if (answer_push(&a, (struct str){text.p + at, text.n - at < step ? text.n - at : step}, content))
+            abort();
+    if (answer_end(&a, content))
+        abort();
+    for (uint32_t i = 0; i < a.n_calls; i++) {
+        if (!answer_json_whole(a.calls[i].arguments))
+            abort();
+        buf_put(calls, a.calls[i].name.p, a.calls[i].name.n);
+        buf_put(calls, a.calls[i].arguments.p, a.calls[i].arguments.n);
+    }
+    answer_fini(&a);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const enum answer_calls kinds[] = {ANSWER_HERMES, ANSWER_QWEN3_CODER, ANSWER_MISTRAL,
+                                              ANSWER_LLAMA3_JSON, ANSWER_ARRAY};
+    cJSON *tools = NULL;
+    if (size < 1 ||
+        json_parse(&tools,
+                   STR_LIT("[{\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"n\":{\"type\":"
+                           "\"integer\"},\"t\":{\"type\":[\"string\",\"null\"]}}}}}]"),
+                   NULL))
+        return 0;
+    struct answer_options o = {.calls = kinds[(data[0] & 15) % 5], .tools = tools, .limit = 1 << 20};
+    struct str text = {(const char *)data + 1, size - 1};
+    struct buf content = {0}, calls = {0}, cut_content = {0}, cut_calls = {0};
+    take_apart(&o, text, text.n + 1, &content, &calls);
+    take_apart(&o, text, 1 + (data[0] >> 4), &cut_content, &cut_calls);
+    if (!str_eq(buf_str(&content), buf_str(&cut_content)) || !str_eq(buf_str(&calls), buf_str(&cut_calls)))
+        abort();
+    if (calls.n == 0 && !str_eq(buf_str(&content), text))
+        abort();
+    buf_fini(&content);
+    buf_fini(&calls);
+    buf_fini(&cut_content);
+    buf_fini(&cut_calls);
+    json_free(tools);
+    if (mem_live() != 0)
+        abort();
+    return 0;
+}

@@ -1,0 +1,529 @@
+/* Answers of each form, cut at every byte and at random ones: content and calls do not depend on the cuts, and what is no call is
+ * content byte for byte. */
+#include "answer.h"
+#include "mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { LIMIT = 1 << 16 };
+
+static cJSON *tools;
+
+static int up(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{"
+        "\"text\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\"},\"list\":{\"type\":\"array\"},"
+        "\"maybe\":{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]},\"flag\":{\"type\":[\"boolean\"]},"
+        "\"ref\":{\"$ref\":\"#/x\"}}}}},"
+        "{\"type\":\"function\",\"function\":{\"name\":\"caf\xc3\xa9-2\"}}]";
+    return json_parse(&tools, str_from(text), NULL);
+}
+
+static int down(void **state)
+{
+    (void)state;
+    json_free(tools);
+    tools = NULL;
+    return 0;
+}
+
+/* ---- one answer -------------------------------------------------------------------------------------------------- */
+
+/* Content, then each call as |name|arguments. */
+static uint32_t finish(struct answer *a, struct buf *out)
+{
+    assert_int_equal(answer_end(a, out), ST_OK);
+    for (uint32_t i = 0; i < a->n_calls; i++) {
+        const struct answer_call *c = &a->calls[i];
+        cJSON *parsed = NULL;
+        assert_int_equal(json_parse(&parsed, c->arguments, NULL), ST_OK);
+        assert_true(cJSON_IsObject(parsed));
+        json_free(parsed);
+        buf_printf(out, "|%.*s|%.*s", (int)c->name.n, c->name.p, (int)c->arguments.n, c->arguments.p);
+    }
+    uint32_t n = a->n_calls;
+    answer_fini(a);
+    return n;
+}
+
+static struct answer begin(enum answer_calls calls)
+{
+    struct answer a;
+    answer_init(&a, &(struct answer_options){.calls = calls, .tools = tools, .limit = LIMIT});
+    return a;
+}
+
+static uint32_t take_apart(enum answer_calls calls, struct str text, const size_t *cuts, size_t n_cuts,
+                           struct buf *out)
+{
+    struct answer a = begin(calls);
+    size_t from = 0;
+    buf_reset(out);
+    for (size_t i = 0; i <= n_cuts; i++) {
+        size_t to = i < n_cuts ? cuts[i] : text.n;
+        assert_int_equal(answer_push(&a, (struct str){text.p + from, to - from}, out), ST_OK);
+        from = to;
+    }
+    return finish(&a, out);
+}
+
+static void expect(enum answer_calls calls, const char *answer, const char *want)
+{
+    struct str text = str_from(answer);
+    struct buf out = {0};
+    take_apart(calls, text, NULL, 0, &out);
+    assert_string_equal(buf_str(&out).p, want);
+    for (size_t cut = 0; cut <= text.n; cut++) {
+        take_apart(calls, text, &cut, 1, &out);
+        assert_string_equal(buf_str(&out).p, want);
+    }
+    size_t each[1024];
+    assert_true(text.n < 1024);
+    for (size_t i = 0; i < text.n; i++)
+        each[i] = i;
+    take_apart(calls, text, each, text.n, &out);
+    assert_string_equal(buf_str(&out).p, want);
+    buf_fini(&out);
+}
+
+static void same(enum answer_calls calls, const char *answer)
+{
+    expect(calls, answer, answer);
+}
+
+/* ---- forms ------------------------------------------------------------------------------------------------------- */
+
+static void hermes_calls_are_told(void **state)
+{
+    (void)state;
+    expect(ANSWER_HERMES, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"n\": 1}}\n</tool_call>",
+           "|f|{\"n\": 1}");
+    expect(ANSWER_HERMES, "Let me see.\n<tool_call>{\"arguments\": {}, \"name\": \"f\"}</tool_call>",
+           "Let me see.\n|f|{}");
+    expect(ANSWER_HERMES,
+           "\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n"
+           "<tool_call>\n{\"name\": \"caf\\u00e9-2\", \"parameters\": {}}\n</tool_call>\n",
+           "|f|{}|caf\xc3\xa9-2|{}");
+    expect(ANSWER_HERMES, "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call> and more",
+           " and more|f|{}");
+    expect(ANSWER_HERMES, "<tool_call>{\"name\": \"f\", \"arguments\": {}}",
+           "|f|{}"); /* the mark is not waited for */
+    expect(ANSWER_HERMES, "a<<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>", "a<|f|{}");
+    expect(ANSWER_HERMES,
+           "<tool_call>[{\"name\":\"f\",\"arguments\":{}}, {\"name\":\"f\",\"arguments\":{}}]</tool_call>",
+           "|f|{}|f|{}");
+}
+
+static void arguments_are_as_they_were_written(void **state)
+{
+    (void)state;
+    expect(ANSWER_HERMES,
+           "<tool_call>{\"name\":\"f\",\"arguments\":{\"n\": 123456789012345678901,  \"text\":\"</tool_call> "
+           "\\\"}{\"}}",
+           "|f|{\"n\": 123456789012345678901,  \"text\":\"</tool_call> \\\"}{\"}");
+    expect(ANSWER_HERMES, "<tool_call>{\"name\":\"f\",\"arguments\":{\"text\":\"a\n\tb\"}}",
+           "|f|{\"text\":\"a\\u000a\\u0009b\"}");
+    expect(ANSWER_HERMES, "<tool_call>{\"name\":\"f\",\"arguments\":{\"x\":[true,false,null,-0.5e+3,[],{}]}}",
+           "|f|{\"x\":[true,false,null,-0.5e+3,[],{}]}");
+}
+
+static void what_is_no_call_is_content(void **state)
+{
+    (void)state;
+    static const char *const hermes[] = {
+        "",
+        " \n ",
+        "plain text",
+        "a < b and <tool_calls>",
+        "<tool_call>",
+        "<tool_call",
+        "<tool_call></tool_call>",
+        "<tool_call>not JSON</tool_call>",
+        "</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"n\": 1",       /* cut off */
+        "<tool_call>{\"name\": \"g\", \"arguments\": {}}</tool_call>", /* was not offered */
+        "<tool_call>{\"name\": \"f\"}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": 1}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": \"{}\"}</tool_call>",
+        "<tool_call>{\"name\": 1, \"arguments\": {}}</tool_call>",
+        "<tool_call>{\"arguments\": {}}</tool_call>",
+        "<tool_call>{'name': 'f', 'arguments': {}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"n\": 01}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"n\": 1.}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"n\": +1}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"n\": 1,}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"n\": truE}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"n\" 1}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"\\x\": 1}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"\\u12g4\": 1}}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": {]}</tool_call>",
+        "<tool_call>[]</tool_call>",
+        "<tool_call>[[{\"name\": \"f\", \"arguments\": {}}]]</tool_call>",
+    };
+    for (size_t i = 0; i < sizeof hermes / sizeof *hermes; i++)
+        same(ANSWER_HERMES, hermes[i]);
+    same(ANSWER_CALLS_UNKNOWN, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>");
+    same(ANSWER_HARMONY, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>");
+    same(ANSWER_MISTRAL, "[TOOL_CALLS] is what I write\nthen {}");
+    same(ANSWER_MISTRAL, "[TOOL_CALLS]f[ID]{}");
+    same(ANSWER_MISTRAL, "[TOOL_CALLS]f[CALL_ID]x{}");
+    same(ANSWER_MISTRAL, "[TOOL_CALLS]g{}");
+    same(ANSWER_LLAMA3_JSON, "{\"name\": \"g\", \"parameters\": {}}");
+    same(ANSWER_LLAMA3_JSON, "An object: {\"name\": \"f\", \"parameters\": {}}");
+    same(ANSWER_QWEN3_CODER, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>");
+    same(ANSWER_QWEN3_CODER, "<function=g></function>");
+    same(ANSWER_QWEN3_CODER, "<function=f>what</function>");
+    same(ANSWER_QWEN3_CODER, "<function=f><parameter=x</function>");
+    same(ANSWER_QWEN3_CODER, "<tool_call>\n<function=f>\n<parameter=text>\ncut o");
+    same(ANSWER_QWEN3_CODER, "<tool_call>\n<funk");
+}
+
+static void a_broken_call_does_not_hide_the_next(void **state)
+{
+    (void)state;
+    expect(ANSWER_HERMES, "<tool_call>{\"name\": <tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
+           "<tool_call>{\"name\": |f|{}");
+    expect(ANSWER_HERMES, "<tool_call><tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
+           "<tool_call>|f|{}");
+    expect(ANSWER_HERMES,
+           "<tool_call>{\"name\":\"g\",\"arguments\":{}}</"
+           "tool_call>\n<tool_call>{\"name\":\"f\",\"arguments\":{}}"
+           "</tool_call>",
+           "<tool_call>{\"name\":\"g\",\"arguments\":{}}</tool_call>\n|f|{}");
+    expect(ANSWER_HERMES, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n<tool_call>{\"na",
+           "\n<tool_call>{\"na|f|{}");
+}
+
+static void coder_calls_take_their_types_from_the_tool(void **state)
+{
+    (void)state;
+    expect(ANSWER_QWEN3_CODER,
+           "<tool_call>\n<function=f>\n<parameter=text>\n12\n</parameter>\n<parameter=n>\n12\n</parameter>\n"
+           "<parameter=list>\n[1, \"a\"]\n</parameter>\n</function>\n</tool_call>",
+           "|f|{\"text\":\"12\",\"n\":12,\"list\":[1, \"a\"]}");
+    expect(ANSWER_QWEN3_CODER, "<function=f></function>", "|f|{}");
+    expect(ANSWER_QWEN3_CODER,
+           "Now.\n<tool_call><function=caf\xc3\xa9-2><parameter=x>1</parameter></function></tool_call>",
+           "Now.\n|caf\xc3\xa9-2|{\"x\":\"1\"}"); /* no schema: text */
+    expect(ANSWER_QWEN3_CODER,
+           "<function=f><parameter=text>\n\n a \"b\"\n</parameter><parameter=n>x</parameter>"
+           "<parameter=flag>True</parameter></function>",
+           "|f|{\"text\":\"\\n a \\\"b\\\"\",\"n\":\"x\",\"flag\":true}");
+    expect(ANSWER_QWEN3_CODER,
+           "<function=f><parameter=maybe>None</parameter><parameter=text>null</parameter></function>",
+           "|f|{\"maybe\":null,\"text\":\"null\"}");
+    expect(ANSWER_QWEN3_CODER,
+           "<function=f><parameter=ref>{\"a\": 1}</parameter><parameter=maybe>1</parameter></function>",
+           "|f|{\"ref\":{\"a\": 1},\"maybe\":\"1\"}");
+    expect(ANSWER_QWEN3_CODER,
+           "<function=f><parameter=ref>7</parameter><parameter=list>[1,]</parameter></function>",
+           "|f|{\"ref\":\"7\",\"list\":\"[1,]\"}");
+    expect(ANSWER_QWEN3_CODER,
+           "<function=f>\n<parameter=text>\na\n<parameter=n>\n1\n</function>", /* marks forgotten */
+           "|f|{\"text\":\"a\",\"n\":1}");
+    expect(ANSWER_QWEN3_CODER, "<function=f></function><function=f></function></tool_call>x", "x|f|{}|f|{}");
+    expect(ANSWER_QWEN3_CODER, "<function=f><parameter=text></func</functio></parameter></function>",
+           "|f|{\"text\":\"</func</functio>\"}");
+}
+
+static void mistral_calls_come_in_three_spellings(void **state)
+{
+    (void)state;
+    expect(ANSWER_MISTRAL,
+           "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"f\", \"arguments\": {\"n\":1}}]",
+           "|f|{}|f|{\"n\":1}");
+    expect(ANSWER_MISTRAL, "ok[TOOL_CALLS]f[ARGS]{\"n\": 1}[TOOL_CALLS]f[ARGS]{}", "ok|f|{\"n\": 1}|f|{}");
+    expect(ANSWER_MISTRAL, "[TOOL_CALLS]f[CALL_ID]a1b2c3d4e[ARGS]{}", "|f|{}");
+    expect(ANSWER_MISTRAL, "[TOOL_CALLS]f{\"n\": 1}", "|f|{\"n\": 1}");
+    expect(ANSWER_MISTRAL, "[TOOL_CALLS]{\"name\": \"f\", \"arguments\": {}}[/TOOL_CALLS]", "|f|{}");
+    expect(ANSWER_MISTRAL,
+           "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\", \"arguments\": {}}]",
+           ", {\"name\": \"g\", \"arguments\": {}}]|f|{}");
+}
+
+static void llama_calls_are_whole_answers(void **state)
+{
+    (void)state;
+    expect(ANSWER_LLAMA3_JSON, "{\"name\": \"f\", \"parameters\": {\"n\": 1}}", "|f|{\"n\": 1}");
+    expect(ANSWER_LLAMA3_JSON, "<|python_tag|>{\"type\": \"function\", \"name\": \"f\", \"parameters\": {}}",
+           "|f|{}");
+    expect(ANSWER_LLAMA3_JSON, "{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"f\", \"parameters\": {}}",
+           "|f|{}|f|{}");
+    expect(ANSWER_LLAMA3_JSON, "{\"name\": \"f\", \"parameters\": {}} {}", " {}|f|{}");
+}
+
+static void forced_calls_are_an_array(void **state)
+{
+    (void)state;
+    expect(ANSWER_ARRAY,
+           "[{\"name\": \"f\", \"parameters\": {\"n\": 1}}, {\"name\": \"f\", \"parameters\": {}}]",
+           "|f|{\"n\": 1}|f|{}");
+    expect(ANSWER_ARRAY, "[{\"name\": \"f\", \"parameters\": {}}, {\"name\": \"f\", \"para",
+           ", {\"name\": \"f\", \"para|f|{}");
+    same(ANSWER_ARRAY, "[{\"name\": \"f\", \"para");
+}
+
+/* ---- random ------------------------------------------------------------------------------------------------------ */
+
+static uint32_t rnd(uint64_t *s, uint32_t n)
+{
+    *s = *s * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*s >> 33) % n;
+}
+
+static void random_cuts_change_nothing(void **state)
+{
+    (void)state;
+    static const char *const pieces[] = {"<tool_call>",
+                                         "</tool_call>",
+                                         "{\"name\":\"f\",\"arguments\":{}}",
+                                         "{\"name\": \"f\", \"parameters\": {\"n\":[1,2]}}",
+                                         "{\"name\":\"g\",\"arguments\":{}}",
+                                         "<function=f>",
+                                         "</function>",
+                                         "<parameter=n>1</parameter>",
+                                         "[TOOL_CALLS]",
+                                         "f[ARGS]{}",
+                                         "[{\"name\":\"f\",\"arguments\":{}}",
+                                         "<|python_tag|>",
+                                         " ",
+                                         "\n",
+                                         ";",
+                                         ",",
+                                         "]",
+                                         "f",
+                                         "{}",
+                                         "{\"a\":",
+                                         "[",
+                                         "<",
+                                         "text ",
+                                         "\"",
+                                         "\\",
+                                         "}",
+                                         "\xc3\xa9",
+                                         "<tool_",
+                                         "[TOOL",
+                                         "<function=",
+                                         "<parameter=n>",
+                                         "[/TOOL_CALLS]"};
+    static const enum answer_calls kinds[] = {ANSWER_HERMES, ANSWER_QWEN3_CODER, ANSWER_MISTRAL,
+                                              ANSWER_LLAMA3_JSON, ANSWER_ARRAY};
+    struct buf text = {0}, whole = {0}, cut = {0};
+    uint32_t n_told[5] = {0};
+    for (uint64_t seed = 1; seed <= 50000; seed++) {
+        uint64_t s = seed;
+        uint32_t kind = rnd(&s, 5);
+        buf_reset(&text);
+        for (uint32_t n = rnd(&s, 12); n; n--)
+            buf_puts(&text, pieces[rnd(&s, rnd(&s, 2) ? 16 : 32)]);
+        uint32_t n = take_apart(kinds[kind], buf_str(&text), NULL, 0, &whole);
+        size_t cuts[256], n_cuts = 0;
+        for (size_t i = 0; i < text.n && n_cuts < 256; i++)
+            if (rnd(&s, 3) == 0)
+                cuts[n_cuts++] = i;
+        take_apart(kinds[kind], buf_str(&text), cuts, n_cuts, &cut);
+        if (!str_eq(buf_str(&whole), buf_str(&cut)) || (n == 0 && !str_eq(buf_str(&whole), buf_str(&text))))
+            fail_msg("seed %llu: %s -> %s, cut: %s", (unsigned long long)seed, text.p, whole.p, cut.p);
+        n_told[kind] += n;
+    }
+    for (int i = 0; i < 5; i++)
+        assert_true(n_told[i] >= 50);
+    buf_fini(&text);
+    buf_fini(&whole);
+    buf_fini(&cut);
+}
+
+/* Text and calls in turn: the answer is known before it is written. */
+static void random_answers_come_apart_as_they_were_made(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"I see.",      "a < b",  "<tool_cal", "{\"n\":1}",
+                                        "caf\xc3\xa9", "x\n\ny", "<<",        "]["};
+    static const char *const args[] = {"{}", "{\"n\": 1}", "{\"text\": \"</tool_call>\\\\\"}",
+                                       "{\"x\":{\"y\":[1e5,\"}\"]}}"};
+    struct buf text = {0}, content = {0}, calls = {0}, out = {0};
+    for (uint64_t seed = 1; seed <= 5000; seed++) {
+        uint64_t s = seed;
+        buf_reset(&text);
+        buf_reset(&content);
+        buf_reset(&calls);
+        for (uint32_t n = rnd(&s, 6); n; n--) {
+            if (rnd(&s, 2)) {
+                const char *a = args[rnd(&s, 4)], *gap = rnd(&s, 2) ? "\n" : "";
+                buf_printf(&text, "<tool_call>%s{\"name\": \"f\",%s\"arguments\": %s}%s</tool_call>", gap,
+                           gap, a, gap);
+                buf_printf(&calls, "|f|%s", a);
+            } else {
+                const char *t = texts[rnd(&s, 8)];
+                buf_printf(&text, "%s.", t);
+                buf_printf(&content, "%s.", t);
+            }
+        }
+        buf_put(&content, calls.p, calls.n);
+        size_t cut = rnd(&s, (uint32_t)text.n + 1);
+        take_apart(ANSWER_HERMES, buf_str(&text), &cut, 1, &out);
+        if (!str_eq(buf_str(&content), buf_str(&out)))
+            fail_msg("seed %llu: %s -> %s, not %s", (unsigned long long)seed, text.p, out.p, content.p);
+    }
+    buf_fini(&text);
+    buf_fini(&content);
+    buf_fini(&calls);
+    buf_fini(&out);
+}
+
+/* ---- bounds ------------------------------------------------------------------------------------------------------ */
+
+static void nothing_but_a_beginning_is_held_back(void **state)
+{
+    (void)state;
+    struct answer a = begin(ANSWER_HERMES);
+    struct buf out = {0};
+    assert_int_equal(answer_push(&a, STR_LIT("Hello <tool"), &out), ST_OK);
+    assert_string_equal(out.p, "Hello ");
+    assert_int_equal(answer_push(&a, STR_LIT("s>"), &out), ST_OK);
+    assert_string_equal(out.p, "Hello <tools>");
+    assert_int_equal(answer_push(&a, STR_LIT("<tool_call>{\"name\": \"f\", \"arguments\": {}"), &out), ST_OK);
+    assert_int_equal(a.n_calls, 0);
+    assert_int_equal(answer_push(&a, STR_LIT("}"), &out), ST_OK);
+    assert_int_equal(a.n_calls, 1);
+    assert_int_equal(answer_push(&a, STR_LIT("</tool_call>\n\n"), &out), ST_OK);
+    finish(&a, &out);
+    assert_string_equal(out.p, "Hello <tools>|f|{}");
+    buf_fini(&out);
+}
+
+static void one_call_ends_the_answer(void **state)
+{
+    (void)state;
+    struct answer a;
+    struct buf out = {0};
+    answer_init(
+        &a, &(struct answer_options){.calls = ANSWER_HERMES, .tools = tools, .one = true, .limit = LIMIT});
+    assert_int_equal(
+        answer_push(&a,
+                    STR_LIT("x<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>y<tool_call>{\"name\":"
+                            "\"f\",\"arguments\":{}}</tool_call>"),
+                    &out),
+        ST_OK);
+    assert_true(a.over);
+    finish(&a, &out);
+    assert_string_equal(out.p, "x|f|{}");
+    buf_fini(&out);
+}
+
+static void calls_are_counted(void **state)
+{
+    (void)state;
+    struct answer a = begin(ANSWER_HERMES);
+    struct buf out = {0};
+    for (int i = 0; i <= ANSWER_CALLS_MAX; i++)
+        assert_int_equal(
+            answer_push(&a, STR_LIT("<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>"), &out),
+            ST_OK);
+    assert_int_equal(answer_end(&a, &out), ST_OK);
+    assert_int_equal(a.n_calls, ANSWER_CALLS_MAX);
+    assert_string_equal(out.p, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>");
+    answer_fini(&a);
+    buf_fini(&out);
+}
+
+static void depth_and_bytes_are_bounded(void **state)
+{
+    (void)state;
+    struct buf text = {0}, out = {0};
+    for (int deep = 0; deep < 2; deep++) {
+        buf_reset(&text);
+        buf_puts(&text, "<tool_call>{\"name\":\"f\",\"arguments\":{\"x\":");
+        for (int i = 0; i < ANSWER_JSON_DEPTH - 2 + deep; i++)
+            buf_putc(&text, '[');
+        for (int i = 0; i < ANSWER_JSON_DEPTH - 2 + deep; i++)
+            buf_putc(&text, ']');
+        buf_puts(&text, "}}");
+        struct answer a = begin(ANSWER_HERMES);
+        buf_reset(&out);
+        assert_int_equal(answer_push(&a, buf_str(&text), &out), ST_OK);
+        assert_int_equal(answer_end(&a, &out), ST_OK);
+        assert_int_equal(a.n_calls, !deep);
+        assert_int_equal(out.n, deep ? text.n : 0);
+        answer_fini(&a);
+    }
+    struct answer a = begin(ANSWER_HERMES);
+    int st = answer_push(&a, STR_LIT("<tool_call>{\"name\":\""), &out);
+    for (int i = 0; i < LIMIT && !st; i++)
+        st = answer_push(&a, STR_LIT("xxxx"), &out);
+    assert_int_equal(st, ST_ETOOBIG);
+    assert_int_equal(answer_end(&a, &out), ST_ETOOBIG);
+    answer_fini(&a);
+    buf_fini(&text);
+    buf_fini(&out);
+}
+
+static void each_lost_allocation_is_told(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {
+        "x<tool_call>{\"name\":\"f\",\"arguments\":{\"n\":1}}</tool_call><tool_call>{\"na",
+        "x<function=f><parameter=text>a</parameter></function><function="};
+    uint64_t live = mem_live();
+    for (int i = 0; i < 2; i++) {
+        bool lost = true;
+        for (uint64_t n = 1; lost; n++) {
+            struct answer a = begin(i ? ANSWER_QWEN3_CODER : ANSWER_HERMES);
+            struct buf out = {0};
+            mem_fail_after(n);
+            int st = answer_push(&a, str_from(answers[i]), &out);
+            if (!st)
+                st = answer_end(&a, &out);
+            mem_fail_after(0);
+            lost = st == ST_ENOMEM;
+            assert_true(lost || (st == ST_OK && a.n_calls == 1 && out.n > 1));
+            answer_fini(&a);
+            buf_fini(&out);
+        }
+    }
+    assert_int_equal(mem_live(), live);
+}
+
+static void marks_are_known_by_name(void **state)
+{
+    (void)state;
+    assert_true(answer_is_mark(ANSWER_HERMES, STR_LIT("<tool_call>")));
+    assert_true(answer_is_mark(ANSWER_HERMES, STR_LIT("</tool_call>")));
+    assert_true(answer_is_mark(ANSWER_MISTRAL, STR_LIT("[ARGS]")));
+    assert_true(answer_is_mark(ANSWER_LLAMA3_JSON, STR_LIT("<|python_tag|>")));
+    assert_false(answer_is_mark(ANSWER_HERMES, STR_LIT("<|im_end|>")));
+    assert_false(answer_is_mark(ANSWER_HERMES, STR_LIT("[ARGS]")));
+    assert_false(answer_is_mark(ANSWER_CALLS_UNKNOWN, STR_LIT("<tool_call>")));
+    assert_false(answer_is_mark(ANSWER_HARMONY, STR_LIT("")));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hermes_calls_are_told),
+        cmocka_unit_test(arguments_are_as_they_were_written),
+        cmocka_unit_test(what_is_no_call_is_content),
+        cmocka_unit_test(a_broken_call_does_not_hide_the_next),
+        cmocka_unit_test(coder_calls_take_their_types_from_the_tool),
+        cmocka_unit_test(mistral_calls_come_in_three_spellings),
+        cmocka_unit_test(llama_calls_are_whole_answers),
+        cmocka_unit_test(forced_calls_are_an_array),
+        cmocka_unit_test(random_cuts_change_nothing),
+        cmocka_unit_test(random_answers_come_apart_as_they_were_made),
+        cmocka_unit_test(nothing_but_a_beginning_is_held_back),
+        cmocka_unit_test(one_call_ends_the_answer),
+        cmocka_unit_test(calls_are_counted),
+        cmocka_unit_test(depth_and_bytes_are_bounded),
+        cmocka_unit_test(each_lost_allocation_is_told),
+        cmocka_unit_test(marks_are_known_by_name),
+    };
+    return cmocka_run_group_tests(tests, up, down);
+}

@@ -1,0 +1,384 @@
+/* Bytes go through a small machine. Whatever may yet be part of a call is held back, from the first byte of a mark on; it leaves
+ * as a call when the call is whole, or as content at the byte with which it cannot become one. Content is never read again, so
+ * the work is linear in the text, whatever a model is talked into writing.
+ *
+ * A form is a table of marks: which text begins or closes a call at which place of the answer. No mark has its first byte a
+ * second time, so that a broken one can only begin again at the byte that broke it. A call is whole when its value is: what
+ * stands around it (closing marks, separators, white space) is dropped where it is seen and not waited for.
+ *
+ * Rejected: to look for the marks in the whole text again with each piece, as the parsers in Python do (quadratic), and to stream
+ * the arguments of a call while they are written (whether it is one of the offered tools and valid JSON is known at its end). */
+#include "answer.h"
+
+#include "answer_call.h"
+#include "mem.h"
+
+#include <string.h>
+
+enum phase { TEXT, HEAD, TAG, NAME, VALUE, BODY };
+
+/* Where the text is, as bits: which marks are valid there. */
+enum place {
+    START = 1,      /* nothing but white space so far */
+    FREE = 2,       /* in content */
+    BEHIND = 4,     /* nothing but white space since a call */
+    IN_LIST = 8,    /* the same, and the call was an element of an array */
+    SEPARATED = 16, /* the same, and what separates calls */
+    ANY = START | FREE | BEHIND | IN_LIST | SEPARATED
+};
+
+enum action {
+    OPEN,     /* a value follows, or a name */
+    OPEN_TAG, /* <function= follows */
+    FUNCTION, /* the function's name follows, up to '>' */
+    OBJECT,   /* it is the value's first byte */
+    ELEMENT,  /* a value of an array follows */
+    CLOSE,
+    SEPARATE
+};
+
+struct mark {
+    const char *text;
+    uint8_t places, action;
+};
+
+enum { MARKS_MAX = 4 };
+static const char FUNCTION_MARK[] = "<function=", FUNCTION_END[] = "</function>";
+
+static const struct mark forms[][MARKS_MAX] = {
+    [ANSWER_HERMES] = {{"<tool_call>", ANY, OPEN}, {"</tool_call>", BEHIND, CLOSE}},
+    [ANSWER_QWEN3_CODER] = {{"<tool_call>", ANY, OPEN_TAG},
+                            {FUNCTION_MARK, ANY, FUNCTION}, /* some forget the outer mark */
+                            {"</tool_call>", BEHIND, CLOSE}},
+    [ANSWER_MISTRAL] = {{"[TOOL_CALLS]", ANY, OPEN}, {"[/TOOL_CALLS]", BEHIND, CLOSE}},
+    [ANSWER_LLAMA3_JSON] = {{"<|python_tag|>", ANY, OPEN},
+                            {"{", START | SEPARATED, OBJECT},
+                            {";", BEHIND, SEPARATE}},
+    [ANSWER_ARRAY] = {{"[", START, ELEMENT}},
+};
+static const struct mark list_marks[] = {{",", IN_LIST, ELEMENT}, {"]", IN_LIST, CLOSE}};
+
+void answer_init(struct answer *a, const struct answer_options *o)
+{
+    *a = (struct answer){.o = *o, .place = START, .held.limit = o->limit};
+    if (!o->tools || o->calls >= sizeof forms / sizeof *forms || !forms[o->calls][0].text)
+        a->o.calls = ANSWER_CALLS_UNKNOWN;
+}
+
+void answer_fini(struct answer *a)
+{
+    for (uint32_t i = 0; i < a->n_calls; i++)
+        mem_free((char *)a->calls[i].arguments.p);
+    mem_free(a->calls);
+    buf_fini(&a->held);
+}
+
+bool answer_is_mark(enum answer_calls calls, struct str name)
+{
+    if (calls == ANSWER_MISTRAL && (str_eqz(name, "[ARGS]") || str_eqz(name, "[CALL_ID]")))
+        return true;
+    for (int i = 0; calls < sizeof forms / sizeof *forms && i < MARKS_MAX; i++)
+        if (forms[calls][i].text && str_eqz(name, forms[calls][i].text))
+            return true;
+    return false;
+}
+
+/* ---- content ----------------------------------------------------------------------------------------------------- */
+
+static void keep(struct answer *a, char c)
+{
+    buf_putc(&a->held, c);
+}
+
+static void forget(struct answer *a)
+{
+    a->held.n = a->blank = a->at = 0;
+    a->phase = TEXT;
+}
+
+/* All that is held is content. */
+static void release(struct answer *a, struct buf *content)
+{
+    if (a->held.n)
+        a->place = FREE;
+    buf_put(content, a->held.p, a->held.n);
+    a->listed = false;
+    forget(a);
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
+
+static void fail(struct answer *a, int status)
+{
+    if (!a->failed)
+        a->failed = status;
+}
+
+static bool grow(struct answer *a)
+{
+    if (a->n_calls < a->cap_calls)
+        return true;
+    uint32_t cap = a->cap_calls ? 2 * a->cap_calls : 4;
+    struct answer_call *grown = mem_realloc(a->calls, cap * sizeof *grown);
+    if (!grown) {
+        fail(a, ST_ENOMEM);
+        return false;
+    }
+    a->calls = grown;
+    a->cap_calls = cap;
+    return true;
+}
+
+/* Takes the arguments' memory. What is held was the call. */
+static void told(struct answer *a, const cJSON *function, struct buf *arguments)
+{
+    if (arguments->failed || !grow(a)) {
+        fail(a, arguments->failed);
+        buf_fini(arguments);
+        return;
+    }
+    a->calls[a->n_calls++] = (struct answer_call){.name = str_from(json_get(function, "name")->valuestring),
+                                                  .arguments = buf_str(arguments)};
+    forget(a);
+    a->place = a->listed ? IN_LIST : BEHIND;
+    a->over = a->o.one;
+}
+
+static struct str body(const struct answer *a, size_t but)
+{
+    return (struct str){a->held.p + a->body, a->held.n - a->body - but};
+}
+
+/* The value is whole; with a name in front of it, it is the arguments. */
+static void end_value(struct answer *a, struct buf *content)
+{
+    struct str arguments = body(a, 0);
+    const cJSON *function = a->function;
+    if (!function)
+        function = answer_call_object(a->o.tools, body(a, 0), &arguments);
+    if (!function || a->n_calls == ANSWER_CALLS_MAX) {
+        release(a, content);
+        return;
+    }
+    struct buf copy = {.limit = a->o.limit};
+    answer_json_copy(arguments, &copy);
+    told(a, function, &copy);
+}
+
+static void end_function(struct answer *a, struct buf *content)
+{
+    struct buf arguments = {.limit = a->o.limit};
+    if (a->n_calls < ANSWER_CALLS_MAX &&
+        answer_call_parameters(a->function, body(a, sizeof FUNCTION_END - 1), &arguments)) {
+        told(a, a->function, &arguments);
+        return;
+    }
+    buf_fini(&arguments);
+    release(a, content);
+}
+
+/* ---- the machine ------------------------------------------------------------------------------------------------- */
+
+static void enter(struct answer *a, enum phase phase)
+{
+    a->phase = (uint8_t)phase;
+    a->body = a->held.n;
+    a->at = 0;
+    a->json = (struct answer_json){0};
+}
+
+static void begin_value(struct answer *a, char c)
+{
+    enter(a, VALUE);
+    keep(a, c);
+    answer_json_feed(&a->json, c);
+}
+
+/* The mark was kept with its last byte. */
+static void take_mark(struct answer *a, enum action action)
+{
+    a->function = NULL;
+    a->listed = action == ELEMENT;
+    switch (action) {
+    case OPEN:
+    case ELEMENT:
+        enter(a, HEAD);
+        return;
+    case OPEN_TAG:
+        enter(a, TAG);
+        return;
+    case FUNCTION:
+        enter(a, NAME);
+        return;
+    case OBJECT: /* the mark is the value's first byte */
+        a->held.n--;
+        begin_value(a, '{');
+        return;
+    case CLOSE:
+    case SEPARATE:
+        a->place = action == CLOSE ? BEHIND : SEPARATED;
+        forget(a);
+    }
+}
+
+/* The mark that goes on with `c` behind the bytes that were matched, or NULL. */
+static const struct mark *matching(const struct answer *a, const struct mark *marks, size_t n, char c)
+{
+    const char *begun = a->at ? a->held.p + a->blank : "";
+    for (size_t i = 0; i < n && marks[i].text; i++)
+        if (marks[i].places & a->place && strncmp(marks[i].text, begun, a->at) == 0 &&
+            marks[i].text[a->at] == c)
+            return &marks[i];
+    return NULL;
+}
+
+static void in_text(struct answer *a, char c, struct buf *content)
+{
+    const struct mark *m = matching(a, forms[a->o.calls], MARKS_MAX, c);
+    if (!m)
+        m = matching(a, list_marks, 2, c);
+    if (m) {
+        keep(a, c);
+        if (!m->text[++a->at])
+            take_mark(a, m->action);
+    } else if (a->held.n && !(a->at == 0 && answer_json_space(c))) {
+        release(a, content);
+        in_text(a, c, content);
+    } else if (a->place != FREE && answer_json_space(c)) {
+        keep(a, c);
+        a->blank++;
+    } else {
+        buf_putc(content, c);
+        a->place = FREE;
+    }
+}
+
+/* Between <tool_call> and the function's name. false: no call begins with this. */
+static bool in_tag(struct answer *a, char c)
+{
+    bool goes_on = c == FUNCTION_MARK[a->at];
+    if (!goes_on && !(a->at == 0 && answer_json_space(c)))
+        return false;
+    keep(a, c);
+    a->at += goes_on;
+    if (!FUNCTION_MARK[a->at])
+        enter(a, NAME);
+    return true;
+}
+
+/* Between the opening mark and the value, or the name in front of it. */
+static bool in_head(struct answer *a, char c)
+{
+    if (c == '{') {
+        begin_value(a, c);
+        return true;
+    }
+    if (c == '[' && !a->listed)
+        a->listed = true;
+    else if (a->o.calls == ANSWER_MISTRAL && !a->listed && !answer_json_space(c))
+        enter(a, NAME);
+    else if (!answer_json_space(c))
+        return false;
+    keep(a, c);
+    return true;
+}
+
+/* f[CALL_ID]c2n9[ARGS]{ of newer models, f{ of older ones */
+static struct str mistral_name(struct str head)
+{
+    const char *rest = memchr(head.p, '[', head.n);
+    if (!rest)
+        return head;
+    size_t n = (size_t)(rest - head.p), tail = sizeof "[ARGS]" - 1;
+    bool args = head.n - n >= tail && memcmp(head.p + head.n - tail, "[ARGS]", tail) == 0;
+    bool id = head.n - n > tail && strncmp(rest, "[CALL_ID]", sizeof "[CALL_ID]" - 1) == 0;
+    return args && (id || head.n - n == tail) ? (struct str){head.p, n} : (struct str){0};
+}
+
+static bool in_name(struct answer *a, char c)
+{
+    bool mistral = a->o.calls == ANSWER_MISTRAL;
+    if (c != (mistral ? '{' : '>')) {
+        if (c == '\n' || a->held.n - a->body == ANSWER_NAME_MAX)
+            return false;
+        keep(a, c);
+        return true;
+    }
+    struct str name = mistral ? mistral_name(body(a, 0)) : body(a, 0);
+    a->function = answer_call_find(a->o.tools, name);
+    if (!a->function)
+        return false;
+    if (mistral) {
+        begin_value(a, c);
+        return true;
+    }
+    keep(a, c);
+    enter(a, BODY);
+    return true;
+}
+
+static void in_body(struct answer *a, char c, struct buf *content)
+{
+    keep(a, c);
+    a->at = c == FUNCTION_END[a->at] ? a->at + 1 : c == FUNCTION_END[0];
+    if (!FUNCTION_END[a->at])
+        end_function(a, content);
+}
+
+static void step(struct answer *a, char c, struct buf *content)
+{
+    bool possible = true;
+    switch ((enum phase)a->phase) {
+    case TEXT:
+        in_text(a, c, content);
+        return;
+    case HEAD:
+        possible = in_head(a, c);
+        break;
+    case TAG:
+        possible = in_tag(a, c);
+        break;
+    case NAME:
+        possible = in_name(a, c);
+        break;
+    case VALUE: {
+        enum answer_json_feed r = answer_json_feed(&a->json, c);
+        possible = r != ANSWER_JSON_BAD;
+        if (possible)
+            keep(a, c);
+        if (r == ANSWER_JSON_DONE)
+            end_value(a, content);
+        break;
+    }
+    case BODY:
+        in_body(a, c, content);
+    }
+    if (!possible) {
+        release(a, content);
+        in_text(a, c, content);
+    }
+}
+
+static int status(const struct answer *a, const struct buf *content)
+{
+    return a->failed ? a->failed : a->held.failed ? a->held.failed : content->failed;
+}
+
+int answer_push(struct answer *a, struct str text, struct buf *content)
+{
+    if (a->o.calls == ANSWER_CALLS_UNKNOWN)
+        return buf_put(content, text.p, text.n);
+    for (size_t i = 0; i < text.n && !a->over && !status(a, content); i++)
+        step(a, text.p[i], content);
+    return status(a, content);
+}
+
+int answer_end(struct answer *a, struct buf *content)
+{
+    bool framing = a->n_calls && a->phase == TEXT && a->place != FREE && a->at == 0;
+    if (framing)
+        forget(a);
+    if (!status(a, content))
+        release(a, content);
+    return status(a, content);
+}
