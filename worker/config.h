@@ -34,6 +34,7 @@ struct config {
     const char *dyn_namespace, *dyn_component, *dyn_endpoint, *dyn_discovery_backend, *dyn_file_kv,
         *dyn_request_plane, *dyn_event_plane, *dyn_tcp_rpc_host, *dyn_event_plane_host, *dyn_system_host;
     const char *etcd_endpoints, *etcd_auth_username, *etcd_auth_password;
+    const char *etcd_auth_ca, *etcd_auth_client_cert, *etcd_auth_client_key;
     int64_t dyn_system_port; /* -1: none */
     uint64_t dyn_tcp_rpc_port, migration_limit;
     double gpu_memory_utilization;

@@ -45,7 +45,8 @@ int join_create(struct dyn_worker **out, const struct join_input *in, struct err
                   .folder = c->dyn_file_kv,
                   .endpoints = c->etcd_endpoints,
                   .user = c->etcd_auth_username,
-                  .password = c->etcd_auth_password},
+                  .password = c->etcd_auth_password,
+                  .tls = {c->etcd_auth_ca, c->etcd_auth_client_cert, c->etcd_auth_client_key}},
         .limits = in->limits,
         .ledger = in->ledger,
     };

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <arpa/inet.h>
+#include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -151,10 +152,63 @@ static void metrics_add_up(void **state)
     assert_int_equal(mem_live(), 0);
 }
 
+/* Half of a request each, and no more: they are the ones who wait, not the probe. */
+static void a_probe_always_finds_a_place(void **state)
+{
+    enum { CROWD = 3 * DYN_STATUS_CONNECTIONS };
+    static int crowd[CROWD];
+    (void)state;
+    struct dyn_status *s = start();
+    registered = true;
+    for (int i = 0; i < CROWD; i++) {
+        crowd[i] = socket(AF_INET, SOCK_STREAM, 0);
+        assert_int_equal(connect(crowd[i], (struct sockaddr *)&address, sizeof address), 0);
+        assert_int_equal(send(crowd[i], "GET /hea", 8, 0), 8);
+        dyn_status_run(s);
+        if (i % 16 == 0)
+            assert_reply(s, "GET /health", "HTTP/1.1 200", "\"status\":\"ready\"");
+    }
+    assert_reply(s, "GET /live", "HTTP/1.1 200", "\"status\":\"ready\"");
+    char c;
+    int open = 0;
+    for (int i = 0; i < CROWD; i++) {
+        open += recv(crowd[i], &c, 1, MSG_DONTWAIT) < 0;
+        close(crowd[i]);
+    }
+    assert_in_range(open, DYN_STATUS_CONNECTIONS / 2, DYN_STATUS_CONNECTIONS);
+    dyn_status_destroy(s);
+    assert_int_equal(mem_live(), 0);
+}
+
+/* It is told so, or just closed on; either way before it is through. */
+static void a_line_without_end_is_not_kept(void **state)
+{
+    (void)state;
+    static char line[4096], reply[512];
+    struct dyn_status *s = start();
+    memset(line, 'a', sizeof line);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    bool open = true;
+    for (int i = 0; i < 100000 && open; i++) {
+        ssize_t sent = send(fd, line, sizeof line, MSG_DONTWAIT | MSG_NOSIGNAL);
+        open = sent >= 0 || errno == EAGAIN;
+        dyn_status_run(s);
+        ssize_t n = recv(fd, reply, sizeof reply, MSG_DONTWAIT);
+        open = open && (n > 0 || (n < 0 && errno == EAGAIN));
+    }
+    assert_false(open);
+    close(fd);
+    dyn_status_destroy(s);
+    assert_int_equal(mem_live(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(probes_follow_the_store),
+        cmocka_unit_test(a_probe_always_finds_a_place),
+        cmocka_unit_test(a_line_without_end_is_not_kept),
         cmocka_unit_test(only_the_cards_files_are_served),
         cmocka_unit_test(metrics_add_up),
     };

@@ -9,8 +9,12 @@
 
 #include <curl/curl.h>
 #include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
 
 struct dyn_curl {
+    struct dyn_curl_tls tls;
     void *library;
     CURL *easy;
     CURLcode (*global_init)(long flags);
@@ -45,13 +49,33 @@ static int resolve(struct dyn_curl *c, struct err *e)
     return ST_OK;
 }
 
-int dyn_curl_open(struct dyn_curl **out, struct err *e)
+static bool is_pem(const char *text)
+{
+    return strstr(text, "-----BEGIN ");
+}
+
+/* A file that is not there would be found missing at each call, in words that do not name it. */
+static int check_files(const struct dyn_curl_tls *t, struct err *e)
+{
+    const char *const files[] = {t->ca, t->cert, t->key};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (files[i] && !is_pem(files[i]) && access(files[i], R_OK))
+            return err_set(e, ST_EINVAL, "TLS: %.150s: %s", files[i], strerror(errno));
+    return !t->cert == !t->key
+               ? ST_OK
+               : err_set(e, ST_EINVAL, "TLS: a certificate of ours needs its key, and a key its certificate");
+}
+
+int dyn_curl_open(struct dyn_curl **out, const struct dyn_curl_tls *tls, struct err *e)
 {
     struct dyn_curl *c = mem_zalloc(1, sizeof *c);
     if (!c)
         return err_set(e, ST_ENOMEM, "libcurl: no memory");
-    c->library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
-    int st = c->library ? resolve(c, e) : err_set(e, ST_EUNSUP, "etcd needs libcurl: %s", dlerror());
+    c->tls = *tls;
+    int st = check_files(tls, e);
+    c->library = st ? NULL : dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
+    if (!st)
+        st = c->library ? resolve(c, e) : err_set(e, ST_EUNSUP, "etcd needs libcurl: %s", dlerror());
     if (!st && (c->global_init(CURL_GLOBAL_DEFAULT) || !(c->easy = c->easy_init())))
         st = err_set(e, ST_ENOMEM, "libcurl does not start");
     if (st)
@@ -67,6 +91,17 @@ void dyn_curl_close(struct dyn_curl *c)
     if (c && c->easy)
         c->easy_cleanup(c->easy);
     mem_free(c);
+}
+
+/* Text goes in as it is: a key that came in a variable is on no disk, and shall not be put there. */
+static void set_pem(struct dyn_curl *c, CURLoption file, CURLoption text, const char *value)
+{
+    if (value && is_pem(value)) {
+        struct curl_blob blob = {.data = (void *)value, .len = strlen(value), .flags = CURL_BLOB_NOCOPY};
+        c->easy_setopt(c->easy, text, &blob);
+    } else if (value) {
+        c->easy_setopt(c->easy, file, value);
+    }
 }
 
 static size_t take(char *p, size_t size, size_t n, void *user)
@@ -92,6 +127,9 @@ int dyn_curl_post(struct dyn_curl *c, const char *url, const char *header, struc
     c->easy_setopt(c->easy, CURLOPT_URL, url);
     c->easy_setopt(c->easy, CURLOPT_PROTOCOLS_STR, "http,https");
     c->easy_setopt(c->easy, CURLOPT_PROXY, "");
+    set_pem(c, CURLOPT_CAINFO, CURLOPT_CAINFO_BLOB, c->tls.ca);
+    set_pem(c, CURLOPT_SSLCERT, CURLOPT_SSLCERT_BLOB, c->tls.cert);
+    set_pem(c, CURLOPT_SSLKEY, CURLOPT_SSLKEY_BLOB, c->tls.key);
     c->easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
     c->easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     c->easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE, (long)body.n);

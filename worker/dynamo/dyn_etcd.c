@@ -5,6 +5,7 @@
 #include "dyn_store_state.h"
 #include "json.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,8 +115,9 @@ static bool take_u64(const cJSON *obj, const char *name, uint64_t *out)
     if (!cJSON_IsString(v) || v->valuestring[0] < '0' || v->valuestring[0] > '9')
         return false;
     char *end;
+    errno = 0;
     *out = strtoull(v->valuestring, &end, 10);
-    return *end == 0;
+    return *end == 0 && errno == 0;
 }
 
 int dyn_etcd_take_keepalive(struct str reply, bool *alive_out, struct err *e)

@@ -6,7 +6,8 @@
  * Threads  one owner at a time; create may be elsewhere.
  * Errors   create: ST_EUNSUP without libzmq, ST_EIO with the address that could not be bound. A message that a subscriber has
  *          no room for is lost for it: it sees a gap in the numbers and asks (dyn_recovery.h).
- * Bounds   DYN_PUB_QUEUED messages per subscriber. A send never waits.
+ * Bounds   DYN_PUB_QUEUED messages per subscriber; what one says to us: DYN_PUB_HEARD_MAX bytes a message, or it is cut off.
+ *          A send never waits.
  * Source   NVIDIA Dynamo 1.6.1, observed: its event plane over ZeroMQ: topic, publisher id, sequence number, envelope.
  */
 #ifndef STATOR_DYN_PUB_H
@@ -17,7 +18,7 @@
 
 #include <stdint.h>
 
-enum { DYN_PUB_QUEUED = 100000, DYN_PUB_ADDRESS_MAX = 256 };
+enum { DYN_PUB_QUEUED = 8192, DYN_PUB_HEARD_MAX = 256, DYN_PUB_ADDRESS_MAX = 256 };
 
 struct dyn_pub;
 

@@ -8,7 +8,8 @@
  *          field; ST_ETOOBIG: longer than the context, `limit` and `actual` say by how much; ST_EFORMAT: no request; ST_ENOMEM.
  *          Every field is honoured or refused; those that are the frontend's own business (stop strings, text options) and
  *          unknown ones are passed over. Hints out of range are moved into it, as over HTTP.
- * Bounds   api_limits.h; ENGINE_STOP_TOKENS_MAX stop tokens; DYN_GUIDED_MAX bytes of guided_decoding. Nothing larger than the context is allocated for tokens.
+ * Bounds   api_limits.h; ENGINE_STOP_TOKENS_MAX stop tokens; DYN_GUIDED_MAX bytes of guided_decoding. Nothing larger than the
+ *          context is allocated for tokens.
  * Source   NVIDIA Dynamo 1.6.1: PreprocessedRequest; docs/HINTS.md.
  */
 #ifndef STATOR_DYN_REQUEST_H

@@ -1,5 +1,9 @@
 /* A second small HTTP server in the same io loop: what it tells changes on this thread only, so nothing needs to be copied or
- * locked. Paths and names are Dynamo's, so that probes and dashboards made for its own workers find what they look for. */
+ * locked. Paths and names are Dynamo's, so that probes and dashboards made for its own workers find what they look for.
+ *
+ * A probe that finds no place says that the worker is dead, and somebody restarts it. So there is always one: nobody has
+ * business here for long, and where all places are taken whoever has been here for longest leaves, be it busy sending a byte
+ * now and then. */
 #define _GNU_SOURCE
 #include "dyn_status.h"
 
@@ -10,12 +14,24 @@
 #include <inttypes.h>
 #include <microhttpd.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+enum { PLACES = 2 * DYN_STATUS_CONNECTIONS }; /* those that were sent away need a moment to go */
+
+struct conn {
+    bool taken, leaving;
+    int fd;
+    uint64_t number; /* the lowest came first */
+};
 
 struct dyn_status {
     struct dyn_status_options o;
     struct MHD_Daemon *daemon;
     int fd;
+    struct conn conns[PLACES];
+    uint32_t n_staying;
+    uint64_t number;
 };
 
 /* ---- the page --------------------------------------------------------------------------------------------------------- */
@@ -188,6 +204,40 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
     return reply_file(s, conn, strncmp(url, folder, sizeof folder - 1) == 0 ? url + sizeof folder - 1 : "");
 }
 
+/* ---- connections ------------------------------------------------------------------------------------------------------ */
+
+static void send_oldest_away(struct dyn_status *s)
+{
+    struct conn *oldest = NULL;
+    for (struct conn *c = s->conns; c < s->conns + PLACES; c++)
+        if (c->taken && !c->leaving && (!oldest || c->number < oldest->number))
+            oldest = c;
+    oldest->leaving = true;
+    s->n_staying--;
+    shutdown(oldest->fd, SHUT_RDWR); /* the library hears of it in its next turn */
+}
+
+static void on_connection(void *cls, struct MHD_Connection *conn, void **context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    struct dyn_status *s = cls;
+    struct conn *c = *context;
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+        s->n_staying -= !c->leaving;
+        c->taken = false;
+        return;
+    }
+    if (s->n_staying == DYN_STATUS_CONNECTIONS)
+        send_oldest_away(s);
+    for (c = s->conns; c->taken;
+         c++) /* there is one: the library has no more connections than we have places */
+        ;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *c = (struct conn){.taken = true, .fd = info->connect_fd, .number = s->number++};
+    s->n_staying++;
+    *context = c;
+}
+
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
 
 int dyn_status_create(struct dyn_status **out, const struct dyn_status_options *o, struct err *e)
@@ -198,9 +248,10 @@ int dyn_status_create(struct dyn_status **out, const struct dyn_status_options *
         return err_set(e, ST_ENOMEM, "status server: no memory");
     }
     s->o = *o;
-    s->daemon = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET,
-                                 o->listen_fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)DYN_STATUS_CONNECTIONS,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, 10u, MHD_OPTION_END);
+    s->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, o->listen_fd,
+                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)PLACES, MHD_OPTION_NOTIFY_CONNECTION,
+                         on_connection, s, MHD_OPTION_CONNECTION_TIMEOUT, 10u, MHD_OPTION_END);
     const union MHD_DaemonInfo *info =
         s->daemon ? MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
     if (!info) {

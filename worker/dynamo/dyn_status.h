@@ -5,8 +5,8 @@
  * States   create (listens already) -> run, each turn of the io loop -> destroy.
  * Threads  the io thread; create before it runs.
  * Errors   create: ST_EIO.
- * Bounds   DYN_STATUS_CONNECTIONS connections, 10 s for a request. GET only, nobody is asked who they are: nothing of a
- *          request or its text is shown.
+ * Bounds   DYN_STATUS_CONNECTIONS connections: the oldest leaves for a newcomer; 10 s of silence; 32 KiB of a request.
+ *          GET only, nobody is asked who they are: nothing of a request or its text is shown.
  * Source   NVIDIA Dynamo 1.6.1: system status server, component metrics; Prometheus text format 0.0.4.
  */
 #ifndef STATOR_DYN_STATUS_H

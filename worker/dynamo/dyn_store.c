@@ -47,9 +47,9 @@ struct dyn_store {
     void *ctx;
     struct ring *commands, *replies;
     _Atomic uint64_t asked;
-    _Atomic bool registered;
-    uint64_t settled;     /* main's */
-    bool started, parted; /* main's: the thread runs; withdraw was said */
+    _Atomic bool registered, parting; /* parting: the word to withdraw was sent */
+    uint64_t settled;                 /* main's */
+    bool started, parted;             /* main's: the thread runs; withdraw was said */
     pthread_t thread;
 
     struct dyn_record records[DYN_RECORDS_MAX]; /* from here on the thread's */
@@ -92,10 +92,11 @@ static void say(struct dyn_store *s, const struct err *e)
     ring_push(s->replies, &r); /* full: main does not look, it has settled long ago */
 }
 
+/* Who waits for the end waits for one call, not for a slow store's whole round. */
 static int round_of_all(struct dyn_store *s, struct err *e)
 {
     int st = s->kind->begin(s->ctx, e);
-    for (uint32_t i = 0; !st && i < s->n; i++) {
+    for (uint32_t i = 0; !st && i < s->n && !atomic_load(&s->parting); i++) {
         st = s->kind->ensure(s->ctx, &s->records[i], s->written[i], e);
         s->written[i] = s->written[i] || !st;
     }
@@ -241,6 +242,7 @@ void dyn_store_withdraw(struct dyn_store *s, uint32_t timeout_ms)
     struct command c = {.withdraw = true};
     if (!s->started || s->parted)
         return;
+    atomic_store(&s->parting, true);
     while (send(s, &c)) /* as many are waiting as records are allowed: the thread is in a call, which ends */
         poll(NULL, 0, 1);
     s->parted = true;

@@ -15,6 +15,7 @@
 #define STATOR_DYN_STORE_H
 
 #include "buf.h"
+#include "dyn_curl.h"
 #include "status.h"
 
 #include <stdbool.h>
@@ -35,6 +36,7 @@ struct dyn_store_options {
     const char *folder;          /* file */
     const char *endpoints;       /* etcd: "http://host:2379,http://other:2379" */
     const char *user, *password; /* etcd; NULL: none */
+    struct dyn_curl_tls tls;     /* etcd */
     uint64_t instance;           /* not 0; also the number of etcd's lease */
 };
 

@@ -5,7 +5,6 @@
  *
  * Servers are tried in turn, beginning with the one that answered last. */
 #define _GNU_SOURCE
-#include "dyn_curl.h"
 #include "dyn_etcd.h"
 #include "dyn_store_state.h"
 
@@ -199,7 +198,7 @@ static int etcd_open(void **ctx, const struct dyn_store_options *o, struct err *
     c->password = o->password;
     c->lease = o->instance;
     int st = split_servers(c, o->endpoints, e);
-    return st ? st : dyn_curl_open(&c->curl, e);
+    return st ? st : dyn_curl_open(&c->curl, &o->tls, e);
 }
 
 const struct dyn_store_kind dyn_store_etcd = {

@@ -1,6 +1,7 @@
 /* The file store: one folder per bucket, one file per key, and whoever shares the folder is in the same deployment. A file
  * appears under its name complete (rename), lives as long as its owner touches it, and is deleted by any process that finds it
- * older than the time to live: this owner too may find its own gone, after a pause, and then writes it again.
+ * older than the time to live: this owner too may find its own gone, after a pause, and then writes it again. The folder is
+ * anybody's who may write to it, so what stands under a name of ours is compared before it is kept alive.
  *
  * Deleting what others left behind is not done here: frontends do it, and a worker's clock may be the one that is wrong. */
 #define _GNU_SOURCE
@@ -98,13 +99,31 @@ static int file_begin(void *ctx, struct err *e)
     return make_folders(ctx, e);
 }
 
+/* Touches the record where it stands as we wrote it, byte for byte. A link, a pipe, a part of it, or somebody else's text under
+ * its name is not it: keeping that alive would speak for what we never said. */
+static bool keep_record(const struct folder *f, const struct dyn_record *r)
+{
+    char part[4096];
+    struct stat st;
+    struct str left = buf_str(&r->value);
+    int fd = open(f->path.p, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool same = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == left.n;
+    while (same && left.n > 0) {
+        ssize_t n = read(fd, part, left.n < sizeof part ? left.n : sizeof part);
+        same = n > 0 && memcmp(part, left.p, (size_t)n) == 0;
+        left = (struct str){left.p + (same ? n : 0), left.n - (same ? (size_t)n : 0)};
+    }
+    same = same && futimens(fd, NULL) == 0;
+    if (fd >= 0)
+        close(fd);
+    return same;
+}
+
 static int file_ensure(void *ctx, const struct dyn_record *r, bool written, struct err *e)
 {
     struct folder *f = ctx;
     int st = name_record(f, r, e);
-    if (st || (written && utimensat(AT_FDCWD, f->path.p, NULL, 0) == 0))
-        return st;
-    return write_record(f, r, e);
+    return st || (written && keep_record(f, r)) ? st : write_record(f, r, e);
 }
 
 static int file_withdraw(void *ctx, const struct dyn_record *r, uint32_t n, struct err *e)

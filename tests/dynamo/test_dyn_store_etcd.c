@@ -1,200 +1,21 @@
 #define _GNU_SOURCE
-/* Goal: what was published stands in the store under the documented names and comes back when the store loses it; nothing of it
- *       is left after withdraw.
- * Method: the file store in a temporary folder; etcd on loopback where it is installed (skipped with a word otherwise), killed
- *         and restarted empty. Publishing one more record starts a round at once, so nothing here waits for a timer. */
-#include "clock.h"
+/* Goal: what was published stands in etcd on our lease and comes back when etcd loses it; nothing of it is left after withdraw.
+ * Method: etcd on loopback where it is installed (skipped with a word otherwise), killed and restarted empty. Publishing one more
+ *         record starts a round at once, so nothing here waits for a timer. */
+#include "store_rig.h"
+
 #include "dyn_curl.h"
 #include "dyn_etcd.h"
-#include "dyn_store.h"
-#include "mem.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <arpa/inet.h>
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <cmocka.h>
 
-enum { SETTLE_MS = 20000 };
-
-static char root[64];
-
-static int make_root(void **state)
-{
-    (void)state;
-    snprintf(root, sizeof root, "/tmp/stator_store_XXXXXX");
-    return mkdtemp(root) ? 0 : -1;
-}
-
-static int remove_root(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
-}
-
-static struct dyn_record record(enum dyn_bucket bucket, const char *key, const char *value)
-{
-    struct dyn_record r = {.bucket = bucket};
-    buf_puts(&r.key, key);
-    buf_puts(&r.value, value);
-    return r;
-}
-
-static void publish(struct dyn_store *s, enum dyn_bucket bucket, const char *key, const char *value)
-{
-    struct dyn_record r = record(bucket, key, value);
-    struct err e = {0};
-    assert_int_equal(dyn_store_publish(s, &r), ST_OK);
-    if (dyn_store_settle(s, SETTLE_MS, &e))
-        fail_msg("%s", e.text);
-}
-
-static uint32_t n_files(const char *bucket)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/deep/er/%s", root, bucket);
-    DIR *d = opendir(path);
-    assert_non_null(d);
-    uint32_t n = 0;
-    for (struct dirent *f; (f = readdir(d));)
-        n += strcmp(f->d_name, ".") != 0 &&
-             strcmp(f->d_name, "..") != 0; /* half-written ones would count too */
-    closedir(d);
-    return n;
-}
-
-static void assert_file(const char *bucket, const char *name, const char *content)
-{
-    char path[256], text[256] = "";
-    snprintf(path, sizeof path, "%s/deep/er/%s/%s", root, bucket, name);
-    FILE *f = fopen(path, "r");
-    if (!f)
-        fail_msg("%s is not there", path);
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    text[n] = 0;
-    fclose(f);
-    assert_string_equal(text, content);
-}
-
-static struct dyn_store *open_files(void)
-{
-    static char folder[96];
-    snprintf(folder, sizeof folder, "%s/deep/er", root);
-    const struct dyn_store_options o = {.backend = "file", .folder = folder, .instance = 7};
-    struct dyn_store *s = NULL;
-    struct err e = {0};
-    if (dyn_store_open(&s, &o, &e))
-        fail_msg("%s", e.text);
-    return s;
-}
-
-static void files_carry_the_key_percent_encoded(void **state)
-{
-    (void)state;
-    struct dyn_store *s = open_files();
-    assert_false(dyn_store_registered(s));
-    publish(s, DYN_INSTANCES, "dynamo/backend/generate/7c039f38d2fc3a24", "{\"a\":1}");
-    assert_true(dyn_store_registered(s));
-    assert_file("v1/instances", "dynamo%2Fbackend%2Fgenerate%2F7c039f38d2fc3a24", "{\"a\":1}");
-    publish(s, DYN_EVENT_SOURCES, "namespace/a%2Eb/topic/kv-events_x/1", "{}");
-    assert_file("v1/event_sources", "namespace%2Fa%252Eb%2Ftopic%2Fkv%2Devents%5Fx%2F1", "{}");
-    publish(s, DYN_CARDS, "k", "old");
-    publish(s, DYN_CARDS, "k", "new");
-    assert_file("v1/mdc", "k", "new");
-    assert_int_equal(n_files("v1/mdc"), 1);
-    dyn_store_withdraw(s, SETTLE_MS);
-    assert_false(dyn_store_registered(s));
-    for (int b = 0; b < 4; b++)
-        assert_int_equal(
-            n_files((const char *[]){"v1/instances", "v1/mdc", "v1/event_channels", "v1/event_sources"}[b]),
-            0);
-    struct dyn_record late = record(DYN_CARDS, "late", "{}"); /* comes after the last word: dropped */
-    assert_int_equal(dyn_store_publish(s, &late), ST_OK);
-    dyn_store_close(s);
-    assert_int_equal(n_files("v1/mdc"), 0);
-    assert_int_equal(mem_live(), 0);
-}
-
-static void records_are_touched_and_written_again_when_lost(void **state)
-{
-    (void)state;
-    struct dyn_store *s = open_files();
-    publish(s, DYN_INSTANCES, "a", "A");
-    publish(s, DYN_CARDS, "b", "B");
-    char path[128];
-    struct stat st;
-    snprintf(path, sizeof path, "%s/deep/er/v1/instances/a", root);
-    const struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
-    assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
-    ino_t inode = stat(path, &st) ? 0 : st.st_ino;
-    publish(s, DYN_EVENT_CHANNELS, "c", "C");
-    assert_int_equal(stat(path, &st), 0);
-    assert_true(st.st_mtime > 1000 &&
-                st.st_ino == inode); /* touched, not written again: watchers see no change */
-
-    snprintf(path, sizeof path, "rm -rf %s/deep", root);
-    assert_int_equal(system(path), 0);
-    publish(s, DYN_EVENT_CHANNELS, "d", "D");
-    assert_file("v1/instances", "a", "A");
-    assert_file("v1/mdc", "b", "B");
-    assert_file("v1/event_channels", "c", "C");
-    dyn_store_close(s); /* withdraws */
-    assert_int_equal(n_files("v1/instances") + n_files("v1/mdc") + n_files("v1/event_channels"), 0);
-    assert_int_equal(mem_live(), 0);
-}
-
-static void a_store_that_cannot_be_written_says_why(void **state)
-{
-    (void)state;
-    struct dyn_store *s = NULL;
-    struct err e = {0};
-    const struct dyn_store_options o = {.backend = "file", .folder = "/proc/no/such", .instance = 7};
-    assert_int_equal(dyn_store_open(&s, &o, &e), ST_EIO);
-    assert_non_null(strstr(e.text, "/proc/no"));
-
-    s = open_files();
-    char path[128];
-    snprintf(path, sizeof path, "%s/deep/er/v1", root);
-    assert_int_equal(remove_root(NULL), 0);
-    snprintf(path, sizeof path, "%s", root);
-    FILE *f = fopen(path, "w"); /* a file where a folder must be */
-    assert_non_null(f);
-    fclose(f);
-    struct dyn_record r = record(DYN_CARDS, "k", "v");
-    assert_int_equal(dyn_store_publish(s, &r), ST_OK);
-    assert_int_equal(dyn_store_settle(s, 50, &e), ST_ETIMEOUT);
-    assert_non_null(strstr(e.text, strerror(ENOTDIR)));
-    assert_int_equal(unlink(path), 0);
-    assert_int_equal(dyn_store_settle(s, SETTLE_MS, &e), ST_OK); /* it went on trying */
-    assert_file("v1/mdc", "k", "v");
-    struct dyn_record failed = {.bucket = DYN_CARDS, .value = {.failed = ST_ENOMEM}};
-    assert_int_equal(dyn_store_publish(s, &failed), ST_ENOMEM);
-    dyn_store_close(s);
-    assert_int_equal(mem_live(), 0);
-}
-
-static void instances_are_random_and_positive(void **state)
-{
-    (void)state;
-    uint64_t a = dyn_store_random_instance(), b = dyn_store_random_instance();
-    assert_true(a != b && a > 0 && b > 0 && a >> 63 == 0 && b >> 63 == 0);
-}
-
-/* ---- etcd ------------------------------------------------------------------------------------------------------------- */
+static const struct dyn_curl_tls no_tls = {0};
 
 static struct {
     pid_t pid;
@@ -292,7 +113,7 @@ static void etcd_holds_the_records_on_our_lease(void **state)
     struct err e = {0};
     struct buf reply = {0};
     assert_int_equal(dyn_store_open(&s, &o, &e), ST_OK);
-    assert_int_equal(dyn_curl_open(&c, &e), ST_OK);
+    assert_int_equal(dyn_curl_open(&c, &no_tls, &e), ST_OK);
     struct dyn_record r = record(DYN_INSTANCES, "dynamo/backend/generate/7c039f38d2fc3a24",
                                  "{\"instance_id\":8936161152039926308}");
     assert_int_equal(dyn_store_publish(s, &r), ST_OK);
@@ -331,7 +152,7 @@ static void etcd_takes_user_and_password(void **state)
     struct dyn_curl *c = NULL;
     struct buf reply = {0};
     struct err e = {0};
-    assert_int_equal(dyn_curl_open(&c, &e), ST_OK);
+    assert_int_equal(dyn_curl_open(&c, &no_tls, &e), ST_OK);
     ask(c, "auth/role/add", "{\"name\":\"root\"}", &reply);
     ask(c, "auth/user/add", "{\"name\":\"root\",\"password\":\"se\\\"cret\"}", &reply);
     ask(c, "auth/user/grant", "{\"user\":\"root\",\"role\":\"root\"}", &reply);
@@ -417,20 +238,12 @@ static void base64_is_padded(void **state)
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
-    const struct CMUnitTest files[] = {
-        cmocka_unit_test_setup_teardown(files_carry_the_key_percent_encoded, make_root, remove_root),
-        cmocka_unit_test_setup_teardown(records_are_touched_and_written_again_when_lost, make_root,
-                                        remove_root),
-        cmocka_unit_test_setup_teardown(a_store_that_cannot_be_written_says_why, make_root, remove_root),
-        cmocka_unit_test(instances_are_random_and_positive),
-    };
-    const struct CMUnitTest gateway[] = {
+    const struct CMUnitTest tests[] = {
         cmocka_unit_test(etcd_holds_the_records_on_our_lease),
         cmocka_unit_test(etcd_takes_user_and_password),
         cmocka_unit_test(etcd_addresses_are_checked),
         cmocka_unit_test(etcd_replies_that_lie_are_refused),
         cmocka_unit_test(base64_is_padded),
     };
-    int failed = cmocka_run_group_tests_name("files", files, NULL, NULL);
-    return failed + cmocka_run_group_tests_name("etcd", gateway, make_root, stop_etcd);
+    return cmocka_run_group_tests(tests, make_root, stop_etcd);
 }
