@@ -12,7 +12,7 @@ import threading
 import time
 
 import environment
-from worker import Worker, free_port
+from worker import Worker, free_port, metric_in
 
 WHEELS = ["--no-deps", "ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"]  # one package that they name cannot be installed
 NEEDS = ["aiohttp>=3.14.3,<4", "certifi", "kubernetes>=32.0.1,<33", "msgspec>=0.19", "prometheus-client>=0.23.1,<1", "pyzmq>=26",
@@ -113,6 +113,10 @@ class Deployment:
         finally:
             connection.close()
 
+    def metric(self, name, **labels):
+        """Of the frontend."""
+        return metric_in(self.get("/metrics")[1], name, labels)
+
     def models(self):
         return [m["id"] for m in json.loads(self.get("/v1/models")[1])["data"]]
 
@@ -124,9 +128,13 @@ class Deployment:
             return worker_of(reply) if status == 200 else None
         return set(in_threads(8, ask)) - {None}
 
-    def open(self, path, **body):
+    def send(self, path, **body):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         connection.request("POST", path, json.dumps({"model": self.model, **body}), {"Content-Type": "application/json"})
+        return connection
+
+    def open(self, path, **body):
+        connection = self.send(path, **body)
         return connection, connection.getresponse()
 
     def post(self, path, **body):
@@ -142,9 +150,7 @@ class Deployment:
         connection, reply = self.open(path, stream=True, **body)
         try:
             assert reply.status == 200, (reply.status, reply.read())
-            lines = [line[5:].strip() for line in reply if line.startswith(b"data:")]
-            assert lines[-1] == b"[DONE]", lines[-1]
-            return [json.loads(line) for line in lines[:-1]]
+            return events_of(reply)
         finally:
             connection.close()
 
@@ -168,6 +174,12 @@ class Deployment:
             for w in self.workers:
                 print(w.log()[-2000:])
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def events_of(lines):
+    data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+    assert data[-1] == b"[DONE]", data[-1]
+    return [json.loads(d) for d in data[:-1]]
 
 
 def worker_of(reply):

@@ -33,6 +33,13 @@ def free_port():
         return s.getsockname()[1]
 
 
+def metric_in(page, name, labels):
+    """Sum of the samples of one metric that carry these labels, read by Prometheus' own parser."""
+    from prometheus_client.parser import text_string_to_metric_families
+    return sum(s.value for family in text_string_to_metric_families(page.decode()) for s in family.samples
+               if s.name == name and all(s.labels.get(k) == v for k, v in labels.items()))
+
+
 class Worker:
     """One server process. `with Worker("--max-queue", "1") as w:` ends with SIGTERM and checks that it exits 0."""
 
@@ -87,11 +94,7 @@ class Worker:
             connection.close()
 
     def metric(self, name, **labels):
-        """Sum of the samples of one metric that carry these labels, read by Prometheus' own parser."""
-        from prometheus_client.parser import text_string_to_metric_families
-        text = self.request("GET", "/metrics")[2].decode()
-        return sum(s.value for family in text_string_to_metric_families(text) for s in family.samples
-                   if s.name == name and all(s.labels.get(k) == v for k, v in labels.items()))
+        return metric_in(self.request("GET", "/metrics")[2], name, labels)
 
     def wait_idle(self, seconds=20):
         until = time.monotonic() + seconds
