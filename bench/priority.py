@@ -26,7 +26,8 @@ import sys
 import tempfile
 import threading
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from machine import ROOT, commit, cpu_name, file_name, table, take_priority
+
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 import worker  # noqa: E402  what starts and stops a worker for the end-to-end tests
 
@@ -115,11 +116,6 @@ def steps_text(records):
 
 
 # ---- the tables ---------------------------------------------------------------------------------------------------------
-
-def table(head, rows):
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(str(c) for c in row) + " |" for row in rows])
-
 
 def step_ms(parts):
     """Mean, by the worker's own count."""
@@ -231,14 +227,6 @@ def play(args, on, off):
     return result
 
 
-def cpu_name():
-    text = open("/proc/cpuinfo", encoding="utf-8").read()
-    fields = {k: re.search(rf"^{k}\s*:\s*(.*)$", text, re.M) for k in ("model name", "cpu family", "model", "stepping")}
-    fields = {k: m.group(1) if m else "unknown" for k, m in fields.items()}
-    name = " ".join(re.sub(r"\(R\)|\(TM\)", "", fields["model name"]).split())
-    return f"{name} (family {fields['cpu family']}, model {fields['model']}, stepping {fields['stepping']})"
-
-
 def write_csv(path, result):
     with open(path, "w", newline="", encoding="utf-8") as f:
         w = csv.writer(f)
@@ -255,7 +243,6 @@ def write_csv(path, result):
 def write(args, result, flags):
     idle, on, off = result["idle"], result["on"], result["off"]
     steps_off = [r["steps"] for r in merge(off, "high")]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=ROOT)
     pairs = table(["round", "LOW tok/s on", "off", "ratio", "step on, ms", "off"],
                   [[n + 1, f"{a.low_tok_s:.0f}", f"{b.low_tok_s:.0f}", f"{a.low_tok_s / b.low_tok_s:.3f}", f"{step_ms([a]):.1f}",
                     f"{step_ms([b]):.1f}"] for n, (a, b) in enumerate(zip(on, off))])
@@ -281,7 +268,7 @@ some, are what it waits for: on: {steps_text(merge(on, "high"))}; off: {min(step
 
 "waits" is TTFT less the TTFT of the same stage of one pipeline on the idle worker.
 
-- CPU: {cpu_name()}, {os.cpu_count()} cores; model {os.path.basename(worker.MODEL)}; {commit.stdout.strip()}; {datetime.date.today()}
+- CPU: {cpu_name()}, {os.cpu_count()} cores; model {os.path.basename(worker.MODEL)}; {commit()}; {datetime.date.today()}
 - machine load (1 min) while measuring: {min(args.loads):.1f} to {max(args.loads):.1f}{f', at nice {args.nice}' if args.nice else ''}
 - worker: `{' '.join(flags)}`, with and without `--enable-priority-scheduling`
 - flood: {args.max_num_seqs + args.queue} LOW in flight, prompts of {args.low_isl} and outputs of {args.low_osl} tokens; HIGH: prompts of {args.high_isl},
@@ -289,7 +276,7 @@ some, are what it waits for: on: {steps_text(merge(on, "high"))}; off: {min(step
 """
     if args.note:
         text += f"- note: {args.note}\n"
-    base = os.path.join(args.out, re.sub(r"[^a-z0-9]+", "_", cpu_name().lower()).strip("_") + "_priority")
+    base = os.path.join(args.out, file_name() + "_priority")
     os.makedirs(args.out, exist_ok=True)
     with open(base + ".md", "w", encoding="utf-8") as f:
         f.write(text)
@@ -317,11 +304,7 @@ def main():
     p.add_argument("--note", default="", help="a line for the report")
     p.add_argument("--worker", default="", help="more flags for both workers")
     args = p.parse_args()
-    if args.nice and os.getsid(0) != os.getpid():
-        sys.exit(subprocess.call([sys.executable] + sys.argv, start_new_session=True))
-    if args.nice:  # of the session: where the kernel groups processes by session, a process's own nice value weighs only within
-        with open("/proc/self/autogroup", "w", encoding="ascii") as f:
-            f.write(str(args.nice))
+    take_priority(args.nice)
     flags = ["--max-num-seqs", str(args.max_num_seqs), "--context-length", "2048"] + args.worker.split()
     args.loads = [os.getloadavg()[0]]
     with worker.Worker(*flags, "--enable-priority-scheduling") as on, worker.Worker(*flags) as off:

