@@ -17,7 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { STEPS = 4, SEQUENCES = 24 };
+enum { STEPS = 4, SEQUENCES = 24, MASK_WORDS = 4096 / 32 /* of the largest vocabulary */ };
 
 static const struct side_dims small_dims[] = {
     {"mha 4x64", 4, 4, 64, 256, 352, 515, 0, false, true},
@@ -142,7 +142,18 @@ struct lists {
     struct be_bias bias[SEQUENCES][2];
     struct be_seen seen[SEQUENCES][3];
     int32_t banned[SEQUENCES][2];
+    uint32_t allowed[SEQUENCES][MASK_WORDS];
 };
+
+/* Every other token; all but one of 32; one of 160; one. */
+static void make_mask(uint32_t *words, uint32_t row, uint32_t vocab)
+{
+    uint32_t by = row / 3 % 4;
+    for (uint32_t i = 0; i < MASK_WORDS; i++)
+        words[i] = by == 0 ? 0x55555555u : by == 1 ? ~(1u << (i + row) % 32) : by == 2 && i % 5 == 0 ? 1u << row % 32 : 0;
+    uint32_t one = row * 41 % vocab;
+    words[one / 32] |= 1u << one % 32;
+}
 
 static void make_sample_rows(struct be_sample_row *rows, struct lists *l, uint32_t vocab)
 {
@@ -155,6 +166,7 @@ static void make_sample_rows(struct be_sample_row *rows, struct lists *l, uint32
             l->bias[i][j] = (struct be_bias){(int32_t)((i * 29 + j * 53) % vocab), j ? 2.5f : -1.0f};
             l->banned[i][j] = (int32_t)((i * 13 + j * 7) % vocab);
         }
+        make_mask(l->allowed[i], i, vocab);
         rows[i] = (struct be_sample_row){.logits_row = i,
                                          .temperature = temperatures[i % 4],
                                          .top_k = top_k[i / 4 % 3],
@@ -171,6 +183,7 @@ static void make_sample_rows(struct be_sample_row *rows, struct lists *l, uint32
                                          .seen = l->seen[i],
                                          .banned = l->banned[i],
                                          .n_banned = i % 3 == 2 ? 2 : 0,
+                                         .allowed = i % 3 == 0 ? l->allowed[i] : NULL,
                                          .n_logprobs = i % 2 ? 5 : -1};
     }
 }

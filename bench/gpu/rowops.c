@@ -10,17 +10,20 @@
 
 enum { M_MAX = 2048, SAMPLE_MAX = 256, CALLS = 64 };
 enum { D = 4096, FFN = 14336, QKV = 6144, HEADS = 32, KV_HEADS = 8, HEAD_DIM = 128, VOCAB = 128256 };
+enum { MASK_BEGIN = 16, MASK_BYTES = VOCAB / 8 };
 
 struct rowops {
     struct rig *r;
     uint8_t *in, *out, *table, *pool; /* rows in, rows out, the embedding, KV blocks */
     float *gain, *scale, *rope, *logits;
     uint32_t *slots; /* also positions and tokens */
+    uint8_t *blob;   /* masks of random bits, a row's behind another's */
+    uint32_t *parity;
     struct cu_sample_row *rows, *host_rows;
     int32_t *drawn, *prev;
     struct be_sample_out *results;
     uint32_t m;
-    int variant; /* of the call: e4m3 output, drawing */
+    int variant; /* of the call: e4m3 output, drawing, a mask */
 };
 
 static int call_norm(void *ctx, struct gpu_stream *s, uint32_t i)
@@ -89,6 +92,8 @@ static int call_sample(void *ctx, struct gpu_stream *s, uint32_t i)
     (void)i;
     p.m = o->m;
     p.vocab = p.ld = VOCAB;
+    p.blob[0] = o->blob;
+    p.parity = o->parity;
     return cu_sample_launch(s, &p);
 }
 
@@ -127,13 +132,17 @@ static int bench_rows(struct rowops *o)
 static int bench_sampler(struct rowops *o)
 {
     static const uint32_t counts[] = {1, 16, 64, SAMPLE_MAX};
-    static const char *const names[] = {"sample greedy", "sample T=1", "sample k=50 p=0.9", "sample p=0.95"};
+    static const char *const names[] = {"sample greedy", "sample T=1", "sample k=50 p=0.9", "sample p=0.95",
+                                        "sample greedy masked"};
     int rc = rig_fill(o->r, o->logits, (size_t)SAMPLE_MAX * VOCAB * 4, CU_F32, 3);
-    for (o->variant = 0; o->variant < 4 && rc == ST_OK; o->variant++) {
+    if (rc == ST_OK)
+        rc = rig_fill(o->r, o->blob, MASK_BEGIN + SAMPLE_MAX * MASK_BYTES, CU_BF16, 1);
+    for (o->variant = 0; o->variant < 5 && rc == ST_OK; o->variant++) {
         for (uint32_t i = 0; i < SAMPLE_MAX; i++) {
             o->host_rows[i] = (struct cu_sample_row){.logits_row = i, .position = i, .seed = i, .top_p = 1, .repetition = 1};
             o->host_rows[i].n_logprobs = -1;
-            o->host_rows[i].temperature = o->variant > 0;
+            o->host_rows[i].temperature = o->variant % 4 > 0;
+            o->host_rows[i].allowed = o->variant == 4 ? MASK_BEGIN + i * MASK_BYTES : 0;
             o->host_rows[i].top_k = o->variant == 2 ? 50 : 0;
             o->host_rows[i].top_p = o->variant == 2 ? 0.9f : o->variant == 3 ? 0.95f : 1;
         }
@@ -179,6 +188,8 @@ int rowops_bench(struct rig *r)
                   {(void **)&o.rows, SAMPLE_MAX * sizeof *o.rows},
                   {(void **)&o.drawn, SAMPLE_MAX * 4},
                   {(void **)&o.prev, SAMPLE_MAX * 4},
+                  {(void **)&o.blob, MASK_BEGIN + SAMPLE_MAX * MASK_BYTES},
+                  {(void **)&o.parity, 4},
                   {(void **)&o.results, SAMPLE_MAX * sizeof *o.results}};
     const size_t n = sizeof arrays / sizeof *arrays;
     int rc = ST_OK;

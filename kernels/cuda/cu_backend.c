@@ -277,6 +277,7 @@ static void destroy(struct be *be)
 static const struct be_ops cuda_ops = {
     .name = "cuda",
     .depth = CU_BLOBS,
+    .masks = true,
     .destroy = destroy,
     .describe = describe,
     .weight_create = cu_weight_create,

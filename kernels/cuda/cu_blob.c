@@ -1,7 +1,8 @@
 /* A step's data on its way to the GPU. Whatever the host decides anew for each step (tokens, positions, block tables, the
  * attention plan, what the sampler shall do) goes into one pinned buffer as sections, in the order in which begin_step and the
  * ops bring it; one copy and one kernel later each section stands at its own address, which never changes. So a graph's
- * kernels need no new parameters, and the copy of step n + 1 runs beside step n.
+ * kernels need no new parameters, and the copy of step n + 1 runs beside step n. Masks of tokens, 16 KB a row, are no section:
+ * the sampler alone wants them, once, and reads them where they arrived.
  *
  * Everything that a kernel takes for an index is checked here, once per step: tokens, positions, slots and block ids. A
  * decode step that a graph may run is padded: rows beyond n_rows have token 0, write no KV, attend to nothing, are not
@@ -20,23 +21,29 @@ static size_t aligned(size_t bytes)
     return (bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1);
 }
 
-/* Room for `bytes` that will stand at `dst`; the bytes behind them up to the next multiple of 16 are zero. NULL: no section
- * is left. The blob's size needs no check: it holds the largest sections together. */
+/* Room for `bytes` at *at; the bytes behind them up to the next multiple of 16 are zero. The blob's size needs no check: it
+ * holds the largest parts together. */
+static void *room(struct cu_be *b, size_t bytes, uint32_t *at)
+{
+    size_t size = aligned(bytes);
+    *at = (uint32_t)b->step.used;
+    b->step.used += size;
+    uint8_t *begin = cu_be_slot(b)->blob + *at;
+    if (size)
+        memset(begin + size - ALIGN, 0, ALIGN);
+    return begin;
+}
+
+/* Room for `bytes` that will stand at `dst`. NULL: no section is left. */
 static void *section(struct cu_be *b, void *dst, size_t bytes)
 {
-    uint8_t *base = cu_be_slot(b)->blob;
-    struct cu_blob *h = (struct cu_blob *)base;
+    struct cu_blob *h = (struct cu_blob *)cu_be_slot(b)->blob;
     if (h->n_sections == CU_SECTIONS)
         return NULL;
-    size_t size = aligned(bytes), at = b->step.used;
-    h->section[h->n_sections].dst = (uint64_t)(uintptr_t)dst;
-    h->section[h->n_sections].offset = (uint32_t)at;
-    h->section[h->n_sections].bytes = (uint32_t)size;
-    h->n_sections++;
-    b->step.used += size;
-    if (size)
-        memset(base + at + size - ALIGN, 0, ALIGN);
-    return base + at;
+    uint32_t i = h->n_sections++;
+    h->section[i].dst = (uint64_t)(uintptr_t)dst;
+    h->section[i].bytes = (uint32_t)aligned(bytes);
+    return room(b, bytes, &h->section[i].offset);
 }
 
 /* A section of m words, the first n of them given. */
@@ -49,6 +56,11 @@ static void words(struct cu_be *b, void *dst, const void *src, uint32_t n, uint3
         to[i] = fill;
 }
 
+static size_t mask_bytes(uint32_t vocab)
+{
+    return ((size_t)vocab + 31) / 32 * 4;
+}
+
 size_t cu_blob_max_bytes(const struct cu_be *b)
 {
     const struct be_step_limits *l = &b->limits;
@@ -57,6 +69,7 @@ size_t cu_blob_max_bytes(const struct cu_be *b)
     bytes += (b->plan.max_items[0] + (size_t)b->plan.max_items[1]) * sizeof(struct cu_attn_item);
     bytes += ((size_t)b->shape.ctas + 1 + b->plan.max_members) * 4;
     bytes += l->max_logits * sizeof(struct cu_sample_row);
+    bytes += l->max_logits * aligned(mask_bytes(l->vocab));
     return bytes + b->max_bias * sizeof(struct be_bias) + b->max_seen * sizeof(struct be_seen) +
            (size_t)b->max_banned * 4;
 }
@@ -273,6 +286,10 @@ int cu_blob_sample(struct cu_be *b, const struct op_sample *p)
         if (!apart)
             copy(seen + at[1], r->seen, r->n_seen * sizeof *seen);
         copy(banned + at[2], r->banned, r->n_banned * sizeof *banned);
+        if (r->allowed) {
+            void *mask = room(b, mask_bytes(p->vocab), &rows[i].allowed);
+            memcpy(mask, r->allowed, mask_bytes(p->vocab));
+        }
         at[0] += r->n_bias;
         at[1] += r->n_seen;
         at[2] += r->n_banned;

@@ -3,7 +3,7 @@
  *
  * Biases and banned tokens are bounded per row. The tokens that sequences have seen are not: 256 of them may have seen most of
  * the vocabulary each, 260 MB that hardly a step will ever have. The blob has room for a step of usual ones, and for any one row;
- * a step of more brings them in turns (cu_run.c). */
+ * a step of more brings them in turns (cu_run.c). Masks of tokens have room for every row: they are a 32nd of the logits. */
 #include "cu_be.h"
 
 #include "mem.h"
@@ -184,7 +184,10 @@ int cu_limits_set(struct be *be, const struct be_step_limits *l, struct err *e)
     }
     bounds(b);
     b->blob_bytes = cu_blob_max_bytes(b);
-    st = device_arrays(b, e);
+    if (b->blob_bytes > UINT32_MAX) /* places in it have 32 bits */
+        st = err_set(e, ST_EINVAL, "cuda: %zu bytes of data for a step; lower --max-num-seqs", b->blob_bytes);
+    if (st == ST_OK)
+        st = device_arrays(b, e);
     if (st == ST_OK)
         st = host_arrays(b, e);
     if (st == ST_OK && b->lt && cu_tune_all(b)) {

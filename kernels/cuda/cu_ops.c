@@ -317,6 +317,9 @@ int cu_ops_sample(struct be *be, const struct op_sample *p)
     r->prev_drawn = b->a.prev;
     r->drawn = b->a.drawn;
     r->out = b->a.out;
+    r->blob[0] = b->a.blob[0];
+    r->blob[1] = b->a.blob[1];
+    r->parity = b->a.parity;
     r->vocab = r->ld = p->vocab;
     cu_be_slot(b)->to = p->out;
     cu_be_slot(b)->n_out = p->n_rows;

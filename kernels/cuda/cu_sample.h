@@ -13,6 +13,7 @@
 #define STATOR_CU_SAMPLE_H
 
 #include "backend.h"
+#include "cu_step.h"
 #include "cu_types.h"
 #include "gpu.h"
 
@@ -28,7 +29,8 @@ struct cu_sample_row {
     uint32_t top_k;
     uint32_t bias0, n_bias, seen0, n_seen, banned0, n_banned;
     int32_t n_logprobs;
-    uint32_t prev; /* 0, or 1 + row of the previous step's `drawn` */
+    uint32_t prev;    /* 0, or 1 + row of the previous step's `drawn` */
+    uint32_t allowed; /* 0, or the byte of the step's blob at which the row's mask begins: [(vocab + 31) / 32] words */
 };
 
 struct cu_sample {
@@ -41,6 +43,8 @@ struct cu_sample {
     const int32_t *prev_drawn; /* [..] what the previous step drew: another array than drawn (cu_unpack.prev) */
     int32_t *drawn;            /* out [m] token or -1 */
     struct be_sample_out *out; /* out [m], device or pinned host memory; `top` only where asked for */
+    const uint8_t *blob[CU_BLOBS];
+    const uint32_t *parity; /* device: which blob is this step's; read for rows with a mask only */
     uint32_t m, vocab, ld;
 };
 

@@ -2,8 +2,8 @@
  *
  * Owns     nothing.
  * Units    see sample_math.cuh.
- * States   edit -> maximum -> [cut by count] -> [cut by mass] -> draw -> [log-probabilities]: each a pass or a few over the row,
- *          which sits in L2. Greedy rows read it once.
+ * States   edit -> maximum, with the mask -> [cut by count] -> [cut by mass] -> draw -> [log-probabilities]: each a pass or a few
+ *          over the row, which sits in L2. Greedy rows read it once.
  * Threads  one CTA a row. The token does not depend on THREADS: counts and masses are integers, winners are maxima of a total
  *          order. Only logZ is a sum of floats, in the order of the threads.
  * Errors   token -1: a NaN, +inf, or nothing but -inf.
@@ -17,9 +17,17 @@
 
 /* ---- edits ---------------------------------------------------------------------------------------------------------- */
 
-PTX_FN void sample_edit_seen(float *z, uint32_t vocab, const struct cu_sample_row *r, uint32_t token, uint32_t n_out)
+/* The mask of a row, NULL: it has none. It is read where it has arrived, in the blob: no kernel before this one needs it. */
+PTX_FN const uint32_t *sample_mask(const struct cu_sample &p, const struct cu_sample_row *r)
 {
-    if (token >= vocab)
+    return r->allowed ? (const uint32_t *)(p.blob[*p.parity % CU_BLOBS] + r->allowed) : NULL;
+}
+
+/* What the mask bans is -inf before any penalty, so that it has none to take. */
+PTX_FN void sample_edit_seen(float *z, uint32_t vocab, const uint32_t *mask, const struct cu_sample_row *r, uint32_t token,
+                             uint32_t n_out)
+{
+    if (token >= vocab || (mask && !(mask[token / 32] >> token % 32 & 1)))
         return;
     float v = z[token];
     if (r->repetition != 1.0f)
@@ -35,7 +43,8 @@ PTX_FN void sample_edit_seen(float *z, uint32_t vocab, const struct cu_sample_ro
  * where a banned token has one, none is banned, lest it be hidden. The token of the step before counts as one more output: of
  * its entry, or as an entry of its own. */
 template <int THREADS>
-PTX_FN void sample_edit(float *z, const struct cu_sample &p, const struct cu_sample_row *r, struct sample_smem *sm)
+PTX_FN void sample_edit(float *z, const uint32_t *mask, const struct cu_sample &p, const struct cu_sample_row *r,
+                        struct sample_smem *sm)
 {
     if ((r->n_bias | r->n_banned | r->n_seen | r->prev) == 0)
         return;
@@ -65,11 +74,11 @@ PTX_FN void sample_edit(float *z, const struct cu_sample &p, const struct cu_sam
         bool again = (uint32_t)s.token == prev;
         if (again)
             sm->prev_seen = 1;
-        sample_edit_seen(z, p.vocab, r, (uint32_t)s.token, s.n_out + again);
+        sample_edit_seen(z, p.vocab, mask, r, (uint32_t)s.token, s.n_out + again);
     }
     ptx_syncthreads();
     if (threadIdx.x == 0 && !sm->prev_seen)
-        sample_edit_seen(z, p.vocab, r, prev, 1);
+        sample_edit_seen(z, p.vocab, mask, r, prev, 1);
     ptx_syncthreads();
 }
 
@@ -98,11 +107,46 @@ PTX_FN void visit(struct sample_maximum &v, uint32_t id, const float z[4])
     }
 }
 
-/* false: no token can be drawn. */
-template <int THREADS> PTX_FN bool sample_find_max(struct sample_cta &c)
+/* The same of a row with a mask, which is written into the row on the way. A NaN or +inf stays, though banned: the row fails. */
+struct sample_masked {
+    enum { QUADS = 4 };
+    struct sample_maximum all;
+    const uint32_t *mask;
+    float *z;
+    uint32_t vocab;
+    bool aligned;
+};
+
+PTX_FN void visit(struct sample_masked &v, uint32_t id, const float z[4])
+{
+    if (id >= v.vocab)
+        return;
+    uint32_t may = v.mask[id / 32] >> id % 32 & 15; /* a quad lies within a word */
+    bool whole = v.aligned && id + 4 <= v.vocab;
+    float f[4];
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        bool ban = !(may >> i & 1) && z[i] < sample_inf();
+        f[i] = ban ? -sample_inf() : z[i];
+        if (ban && !whole && id + i < v.vocab)
+            v.z[id + i] = f[i];
+    }
+    if (whole && may != 15)
+        *(uint4 *)(v.z + id) = {ptx_bits(f[0]), ptx_bits(f[1]), ptx_bits(f[2]), ptx_bits(f[3])};
+    visit(v.all, id, f);
+}
+
+/* false: no token can be drawn. `z`: c.z, to be written. */
+template <int THREADS> PTX_FN bool sample_find_max(struct sample_cta &c, float *z, const uint32_t *mask)
 {
     struct sample_maximum v = {{-sample_inf(), 0}, false};
-    sample_walk<THREADS>(c.z, c.vocab, v);
+    if (mask) {
+        struct sample_masked masked = {v, mask, z, c.vocab, ((size_t)z & 15) == 0};
+        sample_walk<THREADS>(c.z, c.vocab, masked);
+        v = masked.all;
+    } else {
+        sample_walk<THREADS>(c.z, c.vocab, v);
+    }
     uint64_t first = sample_key(v.best.value, v.best.id);
     c.sm->first[threadIdx.x] = first;
     uint64_t best = sample_max<THREADS>(v.bad ? SAMPLE_BAD : first, c.sm->room);
@@ -261,8 +305,9 @@ template <int THREADS> PTX_KERNEL(THREADS, 1) sample_kernel(PTX_PARAM(struct cu_
     uint32_t n_top = 0;
     int32_t token = -1;
     float logprob = 0;
-    sample_edit<THREADS>(z, p, r, c.sm);
-    if (sample_find_max<THREADS>(c)) {
+    const uint32_t *mask = sample_mask(p, r);
+    sample_edit<THREADS>(z, mask, p, r, c.sm);
+    if (sample_find_max<THREADS>(c, z, mask)) {
         token = (int32_t)(r->temperature < 1e-5f ? c.best_id : sample_random<THREADS>(c, r));
         if (r->n_logprobs >= 0) {
             float log_z = sample_log_z<THREADS>(c);

@@ -1,5 +1,5 @@
 /* model_schedules: a random schedule of requests on a real model: each request alone first, then all of them together, compared
- * token for token and bit for bit of their log-probabilities.
+ * token for token and bit for bit of their log-probabilities. Grammars are those that the test opened (grammar_jobs.h).
  *
  * Owns     the requests of one schedule: one test, one thread.
  * Bounds   those of schedules.h.
@@ -7,8 +7,8 @@
 #ifndef STATOR_TEST_MODEL_SCHEDULES_H
 #define STATOR_TEST_MODEL_SCHEDULES_H
 
+#include "grammar_jobs.h"
 #include "model.h"
-#include "schedules.h"
 
 static struct job jobs[SCHEDULE_JOBS], alone[SCHEDULE_JOBS], played[SCHEDULE_JOBS];
 
@@ -22,6 +22,7 @@ static inline uint32_t make_model_jobs(uint32_t most, uint32_t vocab)
         jobs[i].r.top_p = rnd(3) ? 1 : 0.8f;
         jobs[i].r.min_p = rnd(3) ? 0 : 0.05f;
         jobs[i].r.n_logprobs = (int32_t)rnd(3);
+        grammar_jobs_pick(&jobs[i].r);
     }
     return n_jobs;
 }
@@ -61,6 +62,7 @@ static inline void run_alone(struct be *be, struct model *m, uint32_t block_toke
         struct drive d = {.g = g, .jobs = &alone[i], .n_jobs = 1};
         drive_run(&d);
         assert_int_equal(alone[i].n_cached, 0);
+        assert_true(alone[i].finish == ENGINE_FINISH_STOP || alone[i].finish == ENGINE_FINISH_LENGTH);
     }
     engine_destroy(g);
 }

@@ -1,7 +1,8 @@
 /* Goal: every schedule gives the tokens of the one-at-a-time run, now on real models and the real CPU backend. Method: the
  * tiny models of tests/golden/model; each request of a random schedule is first run alone (one slot, no prefix cache, whole
  * prompts), then all of them together in a random engine (see schedules.h), once with one step under way and once with two
- * (late_cpu.h), and compared token for token and bit for bit of their log-probabilities. A failing (model, seed) is printed. */
+ * (late_cpu.h), and compared token for token and bit for bit of their log-probabilities. A quarter of the requests have grammars.
+ * A failing (model, seed) is printed. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
@@ -73,12 +74,14 @@ static void every_schedule_gives_the_tokens_of_the_lone_run(void **state)
         late_cpu_on(be);
         if (model_load(m, be, &lo, &e) != ST_OK)
             fail_msg("%s: %s", path, e.text);
+        grammar_jobs_open(model_info(m)->vocab);
         for (uint64_t k = 0; k < SCHEDULES_EACH; k++) {
             uint64_t seed = k < SCHEDULES_EACH / 2 ? 1000 * i + k : fresh + 1000 * i + k;
             printf("%s seed %llu\n", fixtures[i].path, (unsigned long long)seed);
             fflush(stdout);
             run_schedule(be, m, fixtures[i].kv_type, seed, k % 4 == 0 || all);
         }
+        grammar_jobs_close();
         model_destroy(m);
         be_destroy(be);
     }

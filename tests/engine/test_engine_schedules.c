@@ -14,7 +14,7 @@
 
 #include "drive.h"
 #include "fake_be.h"
-#include "grammar_schema.h"
+#include "grammar_jobs.h"
 #include "schedules.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -26,47 +26,17 @@ enum { SEEDS = 500 }; /* each at both depths */
 static uint64_t only_seed;
 static struct job jobs[SCHEDULE_JOBS];
 
-/* A printable character each, but for capitals, which are scraps of JSON, and the last two, which are control tokens. */
-static struct str token_bytes(const void *ctx, uint32_t token)
-{
-    static const char *const scraps[] = {"{\"",   "\"}", "\": ", "\", \"", "a\"",  "[[",   "]}",
-                                         "12", "tr",  "\"b",  ", ",     "null", "\":[\""};
-    static char text[FAKE_VOCAB];
-    (void)ctx;
-    if (token >= 'A' - ' ' && token < 'A' - ' ' + sizeof scraps / sizeof *scraps)
-        return str_from(scraps[token - ('A' - ' ')]);
-    text[token] = (char)(' ' + token);
-    return (struct str){&text[token], token + 2 < FAKE_VOCAB};
-}
-
-enum { GRAMMARS = 4 };
-static struct grammar_vocab *vocab;
-static struct grammar *grammars[GRAMMARS];
-
 static int open_grammars(void **state)
 {
-    static const char *const schemas[GRAMMARS] = {
-        "{}",
-        "{\"properties\":{\"a\":{\"type\":\"string\"},\"b\":{\"type\":\"integer\"}},\"required\":[\"b\"]}",
-        "{\"enum\":[\"a\",\"ab\",null,12]}",
-        "{\"type\":\"array\",\"minItems\":2,\"items\":{\"type\":\"string\"}}"};
     (void)state;
-    int st = grammar_vocab_create(&vocab, FAKE_VOCAB, token_bytes, NULL);
-    for (int i = 0; i < GRAMMARS && !st; i++) {
-        cJSON *schema = NULL;
-        st = json_parse(&schema, str_from(schemas[i]), NULL);
-        st = st ? st : grammar_from_schema(&grammars[i], schema, vocab, NULL);
-        json_free(schema);
-    }
-    return st;
+    grammar_jobs_open(FAKE_VOCAB);
+    return 0;
 }
 
 static int close_grammars(void **state)
 {
     (void)state;
-    for (int i = 0; i < GRAMMARS; i++)
-        grammar_put(grammars[i]);
-    grammar_vocab_destroy(vocab);
+    grammar_jobs_close();
     return 0;
 }
 
@@ -106,9 +76,7 @@ static void run_schedule(uint64_t seed, uint32_t depth)
     for (uint32_t i = 0; i < d.n_jobs; i++) {
         make_job(&jobs[i], FAKE_VOCAB);
         make_hints(&jobs[i].r);
-        jobs[i].r.grammar = rnd(4) ? NULL : grammars[rnd(GRAMMARS)];
-        if (jobs[i].r.grammar)
-            jobs[i].r.ignore_eos = false; /* a token that is banned may be the only one that could follow */
+        grammar_jobs_pick(&jobs[i].r);
     }
     drive_run(&d);
     drive_check_empty(g);

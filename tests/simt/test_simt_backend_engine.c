@@ -1,6 +1,6 @@
 /* The real engine on the CUDA backend, two steps under way, tokens fed back on the device: random schedules with preemption,
- * prefix hits, chunks and cancellation give the tokens and the log-probabilities' bits of the one-request-at-a-time run. Twin of
- * tests/engine/test_engine_model.c. */
+ * prefix hits, chunks, cancellation and grammars give the tokens and the log-probabilities' bits of the one-request-at-a-time
+ * run. Twin of tests/engine/test_engine_model.c. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
@@ -55,10 +55,12 @@ static void every_schedule_gives_the_tokens_of_the_lone_run(void **state)
         snprintf(path, sizeof path, "%s/tests/golden/model/%s", STATOR_SOURCE_DIR, f->path);
         if (cuda_backend_create(&be, &bo, &e) || model_open(&m, path, &e) || model_load(m, be, &lo, &e))
             fail_msg("%s: %s", path, e.text);
+        grammar_jobs_open(model_info(m)->vocab);
         for (uint64_t k = 0; k < f->schedules; k++) {
             print_message("%s seed %llu\n", f->path, (unsigned long long)(1000 * i + k));
             run_schedule(be, m, f->kv_type, 1000 * i + k);
         }
+        grammar_jobs_close();
         model_destroy(m);
         be_destroy(be);
     }

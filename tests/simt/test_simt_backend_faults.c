@@ -270,6 +270,19 @@ static void linear_once(struct be *be, const struct be_weight_desc *d, uint32_t 
     be_destroy(be);
 }
 
+/* Places in a step's data have 32 bits: a masked row of this vocabulary alone takes 2 MB. */
+static void a_step_of_too_much_data_is_refused(void **state)
+{
+    (void)state;
+    struct be *be = open_cuda(NULL, NULL);
+    struct be_step_limits l = {1 << 12, 1 << 12, 1 << 12, 1 << 12, 1 << 12, (1 << 24) - 1};
+    struct err e = {0};
+    assert_int_equal(be->ops->step_limits(be, &l, &e), ST_EINVAL);
+    assert_non_null(strstr(e.text, "--max-num-seqs"));
+    be_destroy(be);
+    assert_int_equal(sim_live(), 0);
+}
+
 static void quantised_at_load_or_before_is_the_same(void **state)
 {
     (void)state;
@@ -314,6 +327,7 @@ int main(void)
         cmocka_unit_test(any_call_of_the_device_may_fail),
         cmocka_unit_test(any_allocation_may_fail),
         cmocka_unit_test(a_full_device_names_what_to_lower),
+        cmocka_unit_test(a_step_of_too_much_data_is_refused),
         cmocka_unit_test(weights_that_cannot_be_are_refused),
         cmocka_unit_test(quantised_at_load_or_before_is_the_same),
     };

@@ -48,6 +48,19 @@ static void add_row(struct generation *g, struct feed *f, uint32_t q, uint32_t p
     f->tokens[f->b.n_rows - 1] = g->tokens[q][pos] >= 0 ? g->tokens[q][pos] : BE_TOKEN_PREV(prev_row);
 }
 
+/* What sequence 2 may draw at a position: now all, now a few tokens, by the position alone. The last word has bits beyond the
+ * vocabulary. */
+enum { MASK_WORDS = (80 + 31) / 32 };
+
+static const uint32_t *mask_at(uint32_t q, uint32_t position, uint32_t mask[MASK_WORDS])
+{
+    if (q != 2 || position % 3 == 0)
+        return NULL;
+    for (uint32_t w = 0; w < MASK_WORDS; w++)
+        mask[w] = 0x00010001u << position % 16;
+    return mask;
+}
+
 /* The tokens that the sampler shall count: those of the output that the host has seen. */
 static uint32_t seen_of(const struct generation *g, uint32_t q, struct be_seen *seen)
 {
@@ -73,6 +86,7 @@ static void launch(struct generation *g, uint32_t mask)
     struct feed *f = malloc(sizeof *f);
     struct be_seen seen[GEN_SEQS][GEN_LEN];
     struct be_sample_row rows[GEN_SEQS];
+    uint32_t masks[GEN_SEQS][MASK_WORDS];
     struct err e = {0};
     feed_begin(f);
     g->step[s].n = 0;
@@ -95,6 +109,7 @@ static void launch(struct generation *g, uint32_t mask)
                                          .n_logprobs = q == 1 ? 2 : -1,
                                          .n_seen = seen_of(g, q, seen[r]),
                                          .seen = seen[r],
+                                         .allowed = mask_at(q, g->len[q], masks[r]),
                                          .prev = unseen ? 1 + prev : 0};
         g->step[s].seqs[r] = q;
         g->step[s].at[r] = g->len[q];
@@ -110,6 +125,7 @@ static void launch(struct generation *g, uint32_t mask)
     memset(f, 0xee, sizeof *f); /* after end_step the backend must not look here */
     memset(rows, 0xee, sizeof rows);
     memset(seen, 0xee, sizeof seen);
+    memset(masks, 0xee, sizeof masks);
     memset(g->step[s].out, 0xee, sizeof g->step[s].out);
     free(f);
     g->launched++;
@@ -122,6 +138,10 @@ static void take(struct generation *g)
     for (uint32_t i = 0; i < g->step[s].n; i++) {
         const struct be_sample_out *o = &g->step[s].out[i];
         assert_in_range(o->token, 0, shape.vocab - 1);
+        uint32_t words[MASK_WORDS];
+        const uint32_t *mask = mask_at(g->step[s].seqs[i], g->step[s].at[i], words);
+        if (mask)
+            assert_true(mask[o->token / 32] >> o->token % 32 & 1);
         if (g->step[s].seqs[i] == 1)
             assert_int_equal(o->n_top, 2);
         g->tokens[g->step[s].seqs[i]][g->step[s].at[i]] = o->token;
@@ -182,7 +202,7 @@ static void tokens_that_the_host_has_not_seen_are_the_same(void **state)
     assert_int_equal(sim_live(), 0);
 }
 
-/* More seen tokens than a blob has room for: they come in turns, and the tokens are those of the CPU. */
+/* More seen tokens than a blob has room for: they come in turns, and the tokens are those of the CPU. One row has a mask. */
 static void any_number_of_seen_tokens_is_taken(void **state)
 {
     (void)state;
@@ -191,6 +211,8 @@ static void any_number_of_seen_tokens_is_taken(void **state)
     struct be_sample_out out[2][ROWS];
     struct be_seen *seen = malloc(sizeof *seen * SEEN);
     float *logits = malloc(sizeof *logits * ROWS * V);
+    uint32_t *mask = malloc((V + 31) / 32 * sizeof *mask);
+    memset(mask, 0x0f, (V + 31) / 32 * sizeof *mask);
     for (uint32_t i = 0; i < SEEN; i++)
         seen[i] = (struct be_seen){(int32_t)(V - 1 - i), i % 3};
     for (uint32_t i = 0; i < ROWS * V; i++)
@@ -216,6 +238,7 @@ static void any_number_of_seen_tokens_is_taken(void **state)
                                              .presence = r == 2 ? 3.0f : 0.1f,
                                              .n_seen = SEEN - r,
                                              .seen = seen + r,
+                                             .allowed = r == 1 ? mask : NULL,
                                              .n_logprobs = 0};
         float *z = be->ops->buffer_create(be, sizeof *z * ROWS * V);
         struct op_sample p = {ROWS, V, z, rows, out[gpu]};
@@ -232,8 +255,10 @@ static void any_number_of_seen_tokens_is_taken(void **state)
         assert_int_equal(out[1][r].token, out[0][r].token);
         assert_float_equal(out[1][r].logprob, out[0][r].logprob, 1e-4);
     }
+    assert_true(mask[out[1][1].token / 32] >> out[1][1].token % 32 & 1);
     free(seen);
     free(logits);
+    free(mask);
 }
 
 /* ---- blocks --------------------------------------------------------------------------------------------------------- */

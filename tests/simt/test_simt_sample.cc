@@ -69,7 +69,8 @@ struct row {
     std::vector<be_bias> bias;
     std::vector<be_seen> seen, seen_with_prev;
     std::vector<int32_t> banned;
-    int32_t prev; /* -1: none */
+    std::vector<uint32_t> allowed; /* empty: all are */
+    int32_t prev;                  /* -1: none */
 };
 
 static struct row plain_row(void)
@@ -119,6 +120,15 @@ template <class T> static T *device(const std::vector<T> &v)
     return p;
 }
 
+/* A mask's words behind what the blob has; where they begin. */
+static uint32_t add_mask(std::vector<uint8_t> &blob, const std::vector<uint32_t> &words)
+{
+    uint32_t at = (uint32_t)blob.size();
+    blob.resize((at + words.size() * 4 + 15) / 16 * 16, 0xa5);
+    memcpy(&blob[at], words.data(), words.size() * 4);
+    return at;
+}
+
 /* The step on the device; only the first n_rows rows are real. */
 static struct result run_gpu(const struct step &s, bool narrow, uint32_t n_rows)
 {
@@ -126,6 +136,7 @@ static struct result run_gpu(const struct step &s, bool narrow, uint32_t n_rows)
     std::vector<be_bias> bias(3);
     std::vector<be_seen> seen(5);
     std::vector<int32_t> banned(7, 0), prev(1, UNTOUCHED);
+    std::vector<uint8_t> blob(48, 0xa5);
     for (const struct row &r : s.rows) {
         struct cu_sample_row g = r.gpu;
         g.bias0 = (uint32_t)bias.size(), g.n_bias = (uint32_t)r.bias.size();
@@ -138,6 +149,8 @@ static struct result run_gpu(const struct step &s, bool narrow, uint32_t n_rows)
             prev.push_back(r.prev);
             g.prev = (uint32_t)prev.size();
         }
+        if (!r.allowed.empty())
+            g.allowed = add_mask(blob, r.allowed);
         rows.push_back(g);
     }
     struct cu_sample p = {};
@@ -148,6 +161,10 @@ static struct result run_gpu(const struct step &s, bool narrow, uint32_t n_rows)
     p.bias = device(bias);
     p.seen = device(seen);
     p.banned = device(banned);
+    uint32_t parity = 4 + s.vocab % 2; /* a count that rises would do too */
+    p.parity = device(std::vector<uint32_t>(1, parity));
+    p.blob[parity % 2] = device(blob);
+    p.blob[1 - parity % 2] = device(std::vector<uint8_t>(blob.size(), 0x5a)); /* of the step before */
     p.prev_drawn = device(prev);
     p.drawn = device(std::vector<int32_t>(s.m, UNTOUCHED));
     p.out = (struct be_sample_out *)gpu_host_alloc(gpu, s.m * sizeof *p.out);
@@ -157,7 +174,8 @@ static struct result run_gpu(const struct step &s, bool narrow, uint32_t n_rows)
     assert_int_equal(gpu_stream_sync(stream), ST_OK);
     struct result got = {std::vector<float>(p.logits, p.logits + s.logits.size()),
                          std::vector<be_sample_out>(p.out, p.out + s.m), std::vector<int32_t>(p.drawn, p.drawn + s.m)};
-    const void *all[] = {p.logits, p.rows, real, p.bias, p.seen, p.banned, p.prev_drawn, p.drawn};
+    const void *all[] = {p.logits, p.rows,  real,     p.bias,    p.seen,   p.banned,
+                         p.prev_drawn, p.drawn, p.parity, p.blob[0], p.blob[1]};
     for (const void *a : all)
         gpu_free(gpu, (void *)a);
     gpu_host_free(gpu, p.out);
@@ -194,6 +212,7 @@ static struct result run_cpu(const struct step &s)
         p.bias = r.bias.data(), p.n_bias = (uint32_t)r.bias.size();
         p.seen = seen.data(), p.n_seen = (uint32_t)seen.size();
         p.banned = r.banned.data(), p.n_banned = (uint32_t)r.banned.size();
+        p.allowed = r.allowed.empty() ? NULL : r.allowed.data();
         void *aligned = (void *)(((size_t)scratch.data() + 63) / 64 * 64);
         cpu_rows_c.sample(&want.logits[(size_t)r.gpu.logits_row * s.ld], s.vocab, &p, &want.out[i], aligned);
         want.drawn[i] = want.out[i].token;
@@ -293,6 +312,34 @@ static void random_edits(struct row &r, uint32_t vocab, uint64_t *state)
     }
 }
 
+static bool may(const std::vector<uint32_t> &mask, uint32_t id)
+{
+    return mask[id / 32] >> id % 32 & 1;
+}
+
+/* Bits past the vocabulary are as they come: they say nothing. */
+static std::vector<uint32_t> random_mask(uint32_t vocab, uint64_t *state)
+{
+    std::vector<uint32_t> mask((vocab + 31) / 32, 0);
+    uint32_t kind = below(state, 8), one = below(state, vocab);
+    uint32_t edge = below(state, vocab) / 32 * 32, from = edge + below(state, 3) - (edge > 0), to = from + below(state, 70);
+    for (uint32_t id = 0; id < 32 * mask.size(); id++) {
+        bool bit = id == one; /* kind 0: nothing else */
+        switch (kind) {
+        case 1: bit = id != one; break;
+        case 2: bit |= below(state, 2) == 0; break;
+        case 3: bit |= below(state, 64) == 0; break;
+        case 4: bit |= id >= from && id < to; break; /* around the edge of a word */
+        case 5: bit |= id < from || id >= to; break;
+        case 6: bit = true; break;
+        case 7: bit |= id / 32 % 3 == 0; break; /* whole words */
+        default: bit |= id >= vocab && below(state, 2); break;
+        }
+        mask[id / 32] |= (uint32_t)bit << id % 32;
+    }
+    return mask;
+}
+
 static void random_filters(struct cu_sample_row &g, uint32_t vocab, uint64_t *state)
 {
     static const float temperatures[] = {0, 1e-6f, 2e-5f, 0.01f, 0.3f, 0.7f, 1, 1, 1.5f, 5};
@@ -320,6 +367,8 @@ static struct step random_step(uint32_t m, uint32_t vocab, uint64_t *state)
         random_filters(s.rows[i].gpu, vocab, state);
         if (below(state, 2))
             random_edits(s.rows[i], vocab, state);
+        if (below(state, 3) == 0)
+            s.rows[i].allowed = random_mask(vocab, state);
     }
     return s;
 }
@@ -394,6 +443,25 @@ static void tokens_are_those_of_the_cpu(void **)
     }
 }
 
+/* Vocabularies around the edges of words and quads, every row with a mask. */
+static void masked_rows_are_those_of_the_cpu(void **)
+{
+    uint64_t state = seed_of("masks");
+    for (int round = 0; round < 120; round++) {
+        uint32_t vocab = round % 2 ? 32 * (1 + below(&state, 40)) + below(&state, 9) - 4 : 1 + below(&state, 1500);
+        struct step s = random_step(8, vocab, &state);
+        for (struct row &r : s.rows)
+            r.allowed = random_mask(vocab, &state);
+        struct result want = check(s, round % 6 != 0);
+        for (uint32_t i = 0; i < s.m; i++) {
+            const struct be_sample_out &o = want.out[i];
+            assert_true(o.token < 0 || may(s.rows[i].allowed, (uint32_t)o.token));
+            for (uint32_t k = 0; k < o.n_top; k++)
+                assert_true(may(s.rows[i].allowed, (uint32_t)o.top[k].token));
+        }
+    }
+}
+
 /* More tokens stay than the list holds: the search goes on over the row, to the id when logits are equal. */
 static void long_rows_need_no_list(void **)
 {
@@ -442,6 +510,8 @@ static void a_row_as_long_as_that_of_a_model(void **)
         g.temperature = i == 0 ? 0 : 0.8f;
         g.top_p = i == 1 ? 0.95f : 1;
         g.n_logprobs = 5;
+        if (i == 2)
+            s.rows[i].allowed = random_mask(s.vocab, &state);
     }
     check(s, false);
 }
@@ -460,7 +530,7 @@ static void bad_rows_give_no_token(void **)
 {
     uint64_t state = seed_of("bad");
     for (int round = 0; round < 12; round++) {
-        struct step s = make_step(6, 1 + below(&state, 600), 604);
+        struct step s = make_step(10, 1 + below(&state, 600), 604);
         for (uint32_t i = 0; i < s.m; i++) {
             float *z = logits_of(s, i), *at = &z[below(&state, s.vocab)];
             struct row &r = s.rows[i];
@@ -472,16 +542,24 @@ static void bad_rows_give_no_token(void **)
                 *at = INFINITY;
             if (i == 2) /* banning must not hide it */
                 *at = -NAN, r.banned.push_back((int32_t)(at - z));
-            for (uint32_t j = 0; i >= 3 && j < s.vocab; j++)
+            for (uint32_t j = 0; i >= 3 && i < 6 && j < s.vocab; j++)
                 z[j] = -INFINITY;
-            if (i >= 4)
+            if (i == 4 || i == 5)
                 *at = -FLT_MAX;
             if (i == 5)
                 r.banned.push_back((int32_t)(at - z));
+            if (i >= 6) /* all are banned but one; in rows 6 and 7 not even that */
+                r.allowed.assign((s.vocab + 31) / 32, 0);
+            if (i >= 8)
+                r.allowed[(size_t)(at - z) / 32] |= 1u << (at - z) % 32;
+            if (i == 6)
+                *at = INFINITY;
+            if (i == 8) /* nor may a mask hide it */
+                z[(size_t)(at - z + 1) % s.vocab] = -NAN;
         }
         struct result want = check(s, true);
         for (uint32_t i = 0; i < s.m; i++)
-            assert_int_equal(want.drawn[i] >= 0, i == 4);
+            assert_int_equal(want.drawn[i] >= 0, i == 4 || i == 9);
     }
 }
 
@@ -593,6 +671,7 @@ int main(void)
         cmocka_unit_test(targets_and_order_are_those_of_the_cpu),
         cmocka_unit_test(no_noise_is_above_its_bound),
         cmocka_unit_test(tokens_are_those_of_the_cpu),
+        cmocka_unit_test(masked_rows_are_those_of_the_cpu),
         cmocka_unit_test(long_rows_need_no_list),
         cmocka_unit_test(every_column_of_a_walk_has_its_mass),
         cmocka_unit_test(a_row_as_long_as_that_of_a_model),
