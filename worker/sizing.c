@@ -43,17 +43,25 @@ static uint64_t blocks_for(const struct sizing_input *in, uint64_t tokens)
     return (tokens + in->block_tokens - 1) / in->block_tokens;
 }
 
+/* What the host has free once the weights are there. */
+static uint64_t host_rest(const struct sizing_input *in)
+{
+    return in->memory_available > in->weight_bytes ? in->memory_available - in->weight_bytes : 0;
+}
+
 static uint64_t default_kv_bytes(const struct sizing_input *in)
 {
     if (in->device)
         return in->memory_available;
-    uint64_t rest = in->memory_available > in->weight_bytes ? in->memory_available - in->weight_bytes : 0;
-    uint64_t max = (uint64_t)DEFAULT_KV_MAX_GIB << 30;
-    return rest / 2 < max ? rest / 2 : max;
+    uint64_t half = host_rest(in) / 2, max = (uint64_t)DEFAULT_KV_MAX_GIB << 30;
+    return half < max ? half : max;
 }
 
 int sizing_choose(struct sizing *out, const struct sizing_input *in, struct err *e)
 {
+    if (!in->device && in->kv_bytes_asked > host_rest(in)) /* granted now, it would end the process when the pages are used */
+        return err_set(e, ST_ENOMEM, "--kv-bytes: %" PRIu64 " bytes, of which the host has %" PRIu64 " free beside the weights",
+                       in->kv_bytes_asked, host_rest(in));
     uint64_t kv = in->kv_bytes_asked ? in->kv_bytes_asked : default_kv_bytes(in);
     uint64_t n = kv / in->block_bytes;
     bool ours = in->device && !in->kv_bytes_asked;

@@ -57,6 +57,13 @@ static void what_cannot_be_is_refused_by_name(void **state)
     in.kv_bytes_asked = 1000;
     assert_int_equal(sizing_choose(&s, &in, &e), ST_ENOMEM);
     assert_string_equal(e.text, "--kv-bytes: 1000 bytes hold no KV block (368640 bytes each)");
+    in = base;
+    in.memory_available = (98 << 20) + 800000;
+    in.kv_bytes_asked = 800000;
+    assert_int_equal(sizing_choose(&s, &in, &e), ST_OK);
+    in.kv_bytes_asked = 800001;
+    assert_int_equal(sizing_choose(&s, &in, &e), ST_ENOMEM);
+    assert_string_equal(e.text, "--kv-bytes: 800001 bytes, of which the host has 800000 free beside the weights");
 }
 
 static void any_choice_holds_one_context(void **state)
