@@ -36,6 +36,8 @@ int json_parse(cJSON **out, struct str text, struct err *e)
     int st = scan(text, e);
     if (st)
         return st;
+    if (text.n == 0)
+        return err_set(e, ST_EINVAL, "JSON: the text is empty");
     if (!utf8_valid(text))
         return err_set(e, ST_EINVAL, "JSON: text is not valid UTF-8");
     const char *end = NULL;

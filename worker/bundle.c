@@ -50,7 +50,7 @@ static int set_chat(struct bundle *b, struct str source, const char *where, stru
     b->knows_developer = memmem(source.p, source.n, "developer", 9) != NULL;
     b->knows_tool_calls = memmem(source.p, source.n, "tool_calls", 10) != NULL;
     int st = chat_create(&b->chat, source, &inner);
-    return st ? err_set(e, st, "%s: chat template: %.150s", where, inner.text) : ST_OK;
+    return st ? err_set(e, st, "%s: %.150s", where, inner.text) : ST_OK;
 }
 
 static char *dup_str(struct str s)
@@ -73,7 +73,7 @@ static int template_from_file(struct bundle *b, const char *path, struct err *e)
     struct buf text = {0};
     int st = read_file(path, BUNDLE_TEMPLATE_MAX, &text, e);
     if (st == ST_ENOENT)
-        st = err_set(e, st, "%s: no such file", path);
+        st = err_set(e, st, "--chat-template: %s: no such file", path);
     if (!st)
         st = set_chat(b, buf_str(&text), path, e);
     buf_fini(&text);

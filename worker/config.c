@@ -70,7 +70,7 @@ static const struct setting table[] = {
      "GPU: tokens that do not depend on the batch in prompts either (a CPU always does); slower prompts"},
     {"no-cuda-graphs", SETTING_FLAG, AT(no_cuda_graphs), NULL, 0, 0, "",
      "GPU: launch each kernel by itself, to find a fault"},
-    {"threads", SETTING_NUMBER, AT(threads), "0", 0, 1024, "",
+    {"threads", SETTING_NUMBER, AT(threads), "0", 0, 256, "",
      "CPU compute threads; 0: one per physical core allowed"},
     {"cpu-isa", SETTING_CHOICE, AT(cpu_isa), "auto", 0, 0, "auto|c|avx2|avxvnni|avx512|amx",
      "highest instruction set to use"},

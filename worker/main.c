@@ -132,6 +132,8 @@ static int create_backend(struct worker *w, struct err *e)
     if (st)
         return st;
     bool device = on_device(w);
+    if (!device && strcmp(c->quantization, "none") != 0)
+        log_warn("main", "--quantization %s: counts on a GPU only; here the weights stay as the file has them", c->quantization);
     w->max_num_seqs = c->max_num_seqs ? (uint32_t)c->max_num_seqs : device ? 256 : 32;
     w->max_num_batched_tokens = c->max_num_batched_tokens ? (uint32_t)c->max_num_batched_tokens : device ? 2048 : 512;
     if (w->max_num_batched_tokens < w->max_num_seqs)
@@ -168,8 +170,8 @@ static int choose_sizes(struct worker *w, struct err *e)
                               .max_num_seqs = w->max_num_seqs,
                               .device = on_device(w)};
     if (in.block_bytes == 0)
-        return err_set(e, ST_EUNSUP, "%s: the %s backend has no KV layout for %u heads of %u in %s", info->file,
-                       w->be->ops->name, info->n_kv_heads, info->head_dim, be_type_name(kv_type(w)));
+        return err_set(e, ST_EUNSUP, "%s: the %s backend has no KV layout for %u heads of %u in %s (--kv-dtype %s)", info->file,
+                       w->be->ops->name, info->n_kv_heads, info->head_dim, be_type_name(kv_type(w)), c->kv_dtype);
     uint64_t host = sizing_memory_available();
     int st = sizing_host_blocks(&w->n_host_blocks, c->host_kv_bytes, in.block_bytes, host, e);
     if (st)

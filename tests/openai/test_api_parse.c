@@ -45,7 +45,7 @@ static void expect_refusals(enum api_endpoint endpoint, const struct refusal *li
 #define M(inner) "{\"messages\":[" inner "]}"
 
 static const struct refusal chat_refusals[] = {
-    {"", "JSON: syntax error at offset 0", 0},
+    {"", "JSON: the text is empty", 0},
     {"{", "JSON: syntax error at offset 0", 0},
     {"[]", "request: expected a JSON object", 0},
     {"{} x", "JSON: unexpected text at offset 3", 0},

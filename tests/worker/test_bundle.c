@@ -119,12 +119,12 @@ static void bad_files_are_refused_by_name(void **state)
 {
     (void)state;
     put("chat_template.jinja", "{% for %}");
-    refuse(NULL, "chat template: ");
+    refuse(NULL, ": chat template, line 1: ");
     put("chat_template.jinja", NULL);
     put("tokenizer_config.json", "{");
     refuse(NULL, "tokenizer_config.json: JSON: syntax error");
     put("tokenizer_config.json", NULL);
-    refuse("/nonexistent.jinja", "/nonexistent.jinja: no such file");
+    refuse("/nonexistent.jinja", "--chat-template: /nonexistent.jinja: no such file");
     put("tokenizer.json", "{}");
     refuse(NULL, "tokenizer.json: ");
     put("tokenizer.json", NULL);

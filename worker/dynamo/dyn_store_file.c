@@ -43,7 +43,7 @@ static int make_folders(struct folder *f, struct err *e)
         }
         bad = bad ? bad : make_folder(f->path.p);
         if (bad)
-            return err_set(e, ST_EIO, "discovery: %.150s: %s", f->path.p, strerror(bad));
+            return err_set(e, ST_EIO, "--dyn-file-kv: %.150s: %s", f->path.p, strerror(bad));
     }
     return ST_OK;
 }

@@ -157,8 +157,11 @@ int dyn_worker_publish(struct dyn_worker *w, struct dyn_record *card, struct err
     if (st || st_card)
         return err_set(e, st ? st : st_card, "dynamo: the worker's records: %s",
                        status_text(st ? st : st_card));
-    st = dyn_store_settle(w->store, SETTLE_MS, e);
-    if (!st)
+    struct err why = {0};
+    st = dyn_store_settle(w->store, SETTLE_MS, &why);
+    if (st)
+        err_set(e, st, "discovery (%s): not registered within %d s: %.180s", w->o.store.backend, SETTLE_MS / 1000, why.text);
+    else
         log_info("dynamo", "joined as %s, instance %" PRIx64 " at %s", w->path.p, w->self.instance,
                  w->address.p);
     return st;

@@ -15,6 +15,8 @@ static int read_config(const char *path, struct hparams *h, struct err *e)
     if (rc != ST_OK)
         return err_set(e, ST_ENOMEM, "%s: out of memory", path);
     rc = filemap_open(&config, b.p, e);
+    if (rc == ST_ENOENT)
+        rc = err_set(e, rc, "%s: no config.json there: a model is a .gguf file or a Hugging Face folder", path);
     buf_reset(&b);
     if (rc == ST_OK && buf_printf(&b, "%s/generation_config.json", path) != ST_OK)
         rc = err_set(e, ST_ENOMEM, "%s: out of memory", path);
