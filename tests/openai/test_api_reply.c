@@ -14,6 +14,11 @@ static const struct api_head CHAT = {
 static const struct api_head TEXT = {
     .endpoint = API_COMPLETIONS, .id = {"cmpl-1", 6}, .model = {"m", 1}, .created = 7, .usage_null = true};
 
+#define HEAD                                                                                                 \
+    "data: "                                                                                                 \
+    "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\",\"choices\":" \
+    "["
+
 static void expect(struct buf *b, const char *want)
 {
     assert_int_equal(b->failed, 0);
@@ -55,23 +60,25 @@ static void whole_replies(void **state)
     buf_fini(&b);
 }
 
-static void calls_of_tools_are_no_content(void **state)
+static void calls_of_tools_stand_beside_content(void **state)
 {
     (void)state;
     struct buf b = {0};
-    struct api_choice c = {.text = STR_LIT("[{\"name\": \"f\", \"parameters\": {\"x\": \"\\\"\"}}]"),
-                           .finish = "stop", .calls = true};
+    static const struct answer_call calls[] = {{STR_LIT("f"), STR_LIT("{\"x\":\"\\\"\"}")},
+                                               {STR_LIT("g"), STR_LIT("{}")}};
+    struct api_choice c = {.calls = calls, .n_calls = 1, .finish = "tool_calls"};
     api_put_reply_choice(&b, &CHAT, &c, false);
-    expect(&b, "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{"
-               "\"id\":\"call_chatcmpl-10000\","
+    expect(&b, "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"ous0py6no\","
                "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":\\\"\\\\\\\"\\\"}\"}}]},"
-               "\"logprobs\":"
-               "null,\"finish_reason\":\"tool_calls\"}");
-    c.text = STR_LIT("[{\"name\": \"f\""); /* cut off: then it is what it is */
-    c.finish = "length";
+               "\"logprobs\":null,\"finish_reason\":\"tool_calls\"}");
+    c.text = STR_LIT("Well.");
     api_put_reply_choice(&b, &CHAT, &c, false);
-    expect(&b, "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"[{\\\"name\\\": \\\"f\\\"\"},\"logprobs\":null,"
-               "\"finish_reason\":\"length\"}");
+    assert_non_null(strstr(b.p, "\"content\":\"Well.\",\"tool_calls\":[{"));
+    buf_reset(&b);
+    c = (struct api_choice){.calls = calls, .call = 1, .n_calls = 2};
+    api_put_frame(&b, &CHAT, &c);
+    expect(&b, HEAD "{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":1,\"id\":\"77s65jtkk\",\"type\":\"function\","
+                    "\"function\":{\"name\":\"g\",\"arguments\":\"{}\"}}]},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
     buf_fini(&b);
 }
 
@@ -79,10 +86,6 @@ static void frames(void **state)
 {
     (void)state;
     struct buf b = {0};
-#define HEAD                                                                                                 \
-    "data: "                                                                                                 \
-    "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\",\"choices\":" \
-    "["
     api_put_frame(&b, &CHAT, &(struct api_choice){.first = true});
     expect(&b, HEAD "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
                     "\"finish_reason\":null}]}\n\n");
@@ -165,7 +168,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_replies),
-        cmocka_unit_test(calls_of_tools_are_no_content), cmocka_unit_test(frames),
+        cmocka_unit_test(calls_of_tools_stand_beside_content), cmocka_unit_test(frames),
         cmocka_unit_test(logprobs_in_both_shapes),
         cmocka_unit_test(errors_and_models),
     };

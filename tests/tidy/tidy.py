@@ -28,7 +28,7 @@ ALLOWED = {
     "worker/model": ["kernels"],
     "worker/engine": ["worker/grammar", "worker/model", "kvcache", "kernels"],
     "worker/sim": ["worker/engine", "worker/model", "kernels"],
-    "worker/openai": [],
+    "worker/openai": ["worker/text"],
     "worker/ledger": ["worker/openai", "worker/engine", "kernels"],
     "worker/http": ["worker/ledger", "worker/openai", "worker/engine", "worker/grammar", "worker/text", "kernels"],
     "worker/dynamo": ["worker/ledger", "worker/openai", "worker/engine", "worker/grammar", "worker/text", "worker/model", "kvcache", "kernels"],

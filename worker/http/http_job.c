@@ -252,8 +252,8 @@ static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t i
     int st = ledger_submit(jobs->o.ledger, &r, &name, &owner, &slot, &gen, &j->err);
     if (st)
         return st;
-    http_seq_init(&j->seqs[index], slot, gen);
-    j->seqs[index].calls = j->prompt.request.guide.calls;
+    const struct answer_options answer = http_prompt_answer(&j->prompt, jobs->o.model);
+    http_seq_init(&j->seqs[index], slot, gen, &answer);
     j->n_seqs = index + 1;
     j->n_open++;
     return ST_OK;

@@ -195,6 +195,21 @@ void http_prompt_fill(const struct http_prompt *p, const struct http_model *m, u
         r->stop_tokens[r->n_stop_tokens++] = m->eog[i];
 }
 
+/* A call that the model chose to make is written as its template taught it, a forced one as the grammar has it. Any other form
+ * that was asked for leaves no room for a call. */
+struct answer_options http_prompt_answer(const struct http_prompt *p, const struct http_model *m)
+{
+    const struct api_request *r = &p->request;
+    struct answer_options o = {.tools = r->tools};
+    if (r->guide.calls) {
+        o.calls = ANSWER_ARRAY;
+    } else if (r->tools && r->guide.kind == API_GUIDE_NONE) {
+        o.calls = chat_form(m->chat).calls;
+        o.one = !r->parallel_calls;
+    }
+    return o;
+}
+
 void http_prompt_fini(struct http_prompt *p)
 {
     for (uint32_t i = 0; i < p->n; i++)

@@ -11,6 +11,7 @@
 #ifndef STATOR_HTTP_PROMPT_H
 #define STATOR_HTTP_PROMPT_H
 
+#include "answer.h"
 #include "api_parse.h"
 #include "chat.h"
 #include "engine.h"
@@ -50,6 +51,8 @@ int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api
 /* The engine request of choice `index` (prompt-major), less bias and arrival; `seed` counts when the client sent none. */
 void http_prompt_fill(const struct http_prompt *p, const struct http_model *m, uint32_t index, uint64_t seed,
                       struct engine_request *r);
+/* How the answers are to be read; borrows from the request. `limit` is the caller's. */
+struct answer_options http_prompt_answer(const struct http_prompt *p, const struct http_model *m);
 void http_prompt_fini(struct http_prompt *p);
 bool http_model_serves(const struct http_model *m, struct str name);
 int http_model_unknown(const struct http_model *m, struct str name,

@@ -1,15 +1,16 @@
-/* token -> bytes -> whole characters -> text that is no beginning of a stop string. Each stage holds back as little as it can
- * and all of them are flushed at the end. Text for a stream leaves `text` with each frame; for a whole reply it stays. */
+/* token -> bytes -> whole characters -> text that is no beginning of a stop string -> content and calls. Each stage holds back
+ * as little as it can and all of them are flushed at the end. Content and calls for a stream leave with each frame; for a whole
+ * reply they stay. */
 #include "http_seq.h"
 
 #include "mem.h"
 
-#include <string.h>
-
-void http_seq_init(struct http_seq *s, uint32_t slot, uint32_t gen)
+void http_seq_init(struct http_seq *s, uint32_t slot, uint32_t gen, const struct answer_options *answer)
 {
     *s = (struct http_seq){.slot = slot, .gen = gen, .open = true};
-    s->text.limit = HTTP_SEQ_TEXT_MAX;
+    struct answer_options o = *answer;
+    o.limit = s->text.limit = HTTP_SEQ_TEXT_MAX;
+    answer_init(&s->answer, &o);
     tok_stream_init(&s->detok, false);
 }
 
@@ -34,34 +35,44 @@ static int keep(struct http_seq *s, const struct be_sample_out *sample)
     return ST_OK;
 }
 
+/* `piece` as far as it is no beginning of a stop string, then as far as it is content. */
+static int take_apart(struct http_seq *s, const struct stop_set *stops, bool last)
+{
+    buf_reset(&s->plain);
+    int st = stop_push(stops, &s->scan, buf_str(&s->piece), &s->plain);
+    if (!st && last)
+        st = stop_flush(&s->scan, &s->plain);
+    if (!st)
+        st = answer_push(&s->answer, buf_str(&s->plain), &s->text);
+    s->scan.hit |= s->answer.over;
+    return st;
+}
+
 int http_seq_token(struct http_seq *s, const struct tok *tok, const struct stop_set *stops,
                    const struct be_sample_out *sample, bool keep_logprobs)
 {
     s->n_tokens++;
     int st = keep_logprobs ? keep(s, sample) : ST_OK;
-    if (stops->n == 0)
-        return st ? st : tok_stream_push(&s->detok, tok, sample->token, &s->text);
-    struct buf piece = {0};
+    /* some models mark their calls with control tokens, which are hidden otherwise */
+    s->detok.show_special = tok_is_special(tok, sample->token) &&
+                            answer_is_mark(s->answer.o.calls, tok_bytes(tok, sample->token, true));
+    buf_reset(&s->piece);
     if (!st)
-        st = tok_stream_push(&s->detok, tok, sample->token, &piece);
-    if (!st)
-        st = stop_push(stops, &s->scan, buf_str(&piece), &s->text);
-    buf_fini(&piece);
-    return st;
+        st = tok_stream_push(&s->detok, tok, sample->token, &s->piece);
+    return st ? st : take_apart(s, stops, false);
 }
 
 int http_seq_end(struct http_seq *s, const struct stop_set *stops, bool length)
 {
-    struct buf piece = {0};
     int st = ST_OK;
+    buf_reset(&s->piece);
     if (!s->scan.hit)
-        st = tok_stream_flush(&s->detok, &piece);
+        st = tok_stream_flush(&s->detok, &s->piece);
     if (!st)
-        st = stop_push(stops, &s->scan, buf_str(&piece), &s->text);
+        st = take_apart(s, stops, true);
     if (!st)
-        st = stop_flush(&s->scan, &s->text);
-    buf_fini(&piece);
-    s->finish = length && !s->scan.hit ? "length" : "stop";
+        st = answer_end(&s->answer, &s->text);
+    s->finish = length && !s->scan.hit ? "length" : s->answer.n_calls ? "tool_calls" : "stop";
     return st;
 }
 
@@ -79,8 +90,14 @@ struct api_choice http_seq_choice(const struct http_seq *s, uint32_t index, cons
                                       .text_offset = s->log_offset,
                                       .bytes = token_bytes,
                                       .ctx = tok};
-    return (struct api_choice){
-        .index = index, .text = buf_str(&s->text), .logprobs = logs, .finish = s->finish, .first = !s->began, .calls = s->calls};
+    return (struct api_choice){.index = index,
+                               .text = buf_str(&s->text),
+                               .logprobs = logs,
+                               .calls = s->answer.calls,
+                               .call = s->n_told,
+                               .n_calls = s->answer.n_calls,
+                               .finish = s->finish,
+                               .first = !s->began};
 }
 
 /* Forgets what the frame carried. */
@@ -89,6 +106,7 @@ static void framed(struct http_seq *s, const struct tok *tok)
     for (size_t i = 0; i < s->n_logs; i++)
         s->log_offset += tok_bytes(tok, s->logs[i].token, true).n;
     s->n_logs = 0;
+    s->n_told = s->answer.n_calls;
     s->began = true;
     buf_reset(&s->text);
 }
@@ -96,23 +114,22 @@ static void framed(struct http_seq *s, const struct tok *tok)
 bool http_seq_frame(struct http_seq *s, uint32_t index, const struct tok *tok, const struct api_head *head,
                     struct buf *out)
 {
-    bool chat = head->endpoint == API_CHAT;
-    if ((s->text.n == 0 || s->calls) && !s->finish)
+    bool chat = head->endpoint == API_CHAT, told = s->text.n || s->n_told < s->answer.n_calls;
+    if (!told && !s->finish)
         return false;
     struct api_logprobs logs;
     struct api_choice c = http_seq_choice(s, index, tok, s->n_logs ? &logs : NULL);
-    if (c.first && c.finish && c.text.n == 0 && chat) {
+    if (c.first && c.finish && !told && chat) {
         /* nothing was generated: the role still comes before the finish, in a frame of its own */
         api_put_frame(out, head, &(struct api_choice){.index = index, .first = true});
         c.first = false;
     }
-    if (c.finish && c.text.n && chat) {
-        /* the last text and the finish reason are two frames, as OpenAI's */
-        struct api_choice text = c;
-        text.finish = NULL;
-        api_put_frame(out, head, &text);
-        bool called = s->calls && !s->scan.hit && strcmp(c.finish, "stop") == 0;
-        c = (struct api_choice){.index = index, .finish = called ? "tool_calls" : c.finish};
+    if (c.finish && told && chat) {
+        /* the last of the answer and the finish reason are two frames, as OpenAI's */
+        struct api_choice last = c;
+        last.finish = NULL;
+        api_put_frame(out, head, &last);
+        c = (struct api_choice){.index = index, .finish = c.finish};
     }
     api_put_frame(out, head, &c);
     framed(s, tok);
@@ -122,6 +139,9 @@ bool http_seq_frame(struct http_seq *s, uint32_t index, const struct tok *tok, c
 void http_seq_fini(struct http_seq *s)
 {
     stop_scan_fini(&s->scan);
+    answer_fini(&s->answer);
+    buf_fini(&s->piece);
+    buf_fini(&s->plain);
     buf_fini(&s->text);
     mem_free(s->logs);
 }

@@ -1,8 +1,9 @@
 /* http_seq: one choice of a reply: tokens of one engine request -> text, log-probabilities, finish reason.
  *
- * Owns     its buffers. Borrows tokenizer and stop set.
+ * Owns     its buffers. Borrows tokenizer, stop set and tools.
  * Units    tokens, bytes.
- * States   init -> token* -> end -> fini. After a stop string (`scan.hit`) further tokens are ignored.
+ * States   init -> token* -> end -> fini. After a stop string, or the only call that was asked for (`scan.hit`), further tokens
+ *          are ignored.
  * Threads  the io thread only.
  * Errors   ST_ENOMEM, ST_ETOOBIG; the call then fails.
  * Bounds   text up to HTTP_SEQ_TEXT_MAX bytes.
@@ -11,6 +12,7 @@
 #ifndef STATOR_HTTP_SEQ_H
 #define STATOR_HTTP_SEQ_H
 
+#include "answer.h"
 #include "api_reply.h"
 #include "engine.h"
 #include "stop.h"
@@ -22,10 +24,12 @@ struct http_seq {
     uint32_t slot, gen;
     bool open;  /* the engine still owes an END event */
     bool began; /* a frame was written */
-    bool calls; /* the text will be tool calls: framed as a whole */
     struct tok_stream detok;
     struct stop_scan scan;
-    struct buf text;          /* not yet framed (streams), or all of it */
+    struct answer answer;
+    struct buf piece, plain;  /* of the token: as text, and less what may begin a stop string */
+    struct buf text;          /* content: not yet framed (streams), or all of it */
+    uint32_t n_told;          /* calls that were framed */
     struct api_logprob *logs; /* [n_logs] as text */
     size_t n_logs, cap_logs;
     uint64_t log_offset; /* bytes of tokens whose log-probabilities were framed */
@@ -33,7 +37,8 @@ struct http_seq {
     const char *finish; /* NULL until END */
 };
 
-void http_seq_init(struct http_seq *s, uint32_t slot, uint32_t gen);
+/* `answer` less its limit, which is set here. */
+void http_seq_init(struct http_seq *s, uint32_t slot, uint32_t gen, const struct answer_options *answer);
 int http_seq_token(struct http_seq *s, const struct tok *tok, const struct stop_set *stops,
                    const struct be_sample_out *sample, bool keep_logprobs);
 int http_seq_end(struct http_seq *s, const struct stop_set *stops, bool length);

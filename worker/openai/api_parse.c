@@ -303,8 +303,9 @@ static int parse_chat(struct api_request *r, const struct api_context *ctx, stru
     r->template_kwargs = present(r->root, "chat_template_kwargs");
     if (r->template_kwargs && !cJSON_IsObject(r->template_kwargs))
         return err_set(e, ST_EINVAL, "chat_template_kwargs: expected an object");
-    r->add_generation_prompt = true;
-    return json_opt_bool(r->root, "add_generation_prompt", &r->add_generation_prompt, e);
+    r->add_generation_prompt = r->parallel_calls = true;
+    st = json_opt_bool(r->root, "add_generation_prompt", &r->add_generation_prompt, e);
+    return st ? st : json_opt_bool(r->root, "parallel_tool_calls", &r->parallel_calls, e);
 }
 
 static int parse_ids(struct api_prompt *p, const cJSON *list, int32_t *ids, const char *name, struct err *e)

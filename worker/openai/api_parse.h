@@ -61,7 +61,7 @@ struct api_request {
     struct str model, user;
 
     const cJSON *messages, *tools, *template_kwargs; /* chat; tools and kwargs may be NULL */
-    bool add_generation_prompt;
+    bool add_generation_prompt, parallel_calls;
     struct api_prompt *prompts; /* [n_prompts], completions */
     uint32_t n_prompts;
     int32_t *ids; /* backing of all prompts[].ids */

@@ -2,6 +2,8 @@
  * printed and freed, once per token and client. */
 #include "api_reply.h"
 
+#include "hash64.h"
+
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
@@ -106,53 +108,51 @@ static void put_text_logprobs(struct buf *b, const struct api_logprobs *l)
     buf_puts(b, "]}");
 }
 
-/* A list of {"name", "parameters"}, or NULL. */
-static cJSON *read_calls(const struct api_choice *c)
+/* Nine letters and digits, as the templates of Mistral's models will have it; all others take any text. */
+static void put_call_id(struct buf *b, const struct api_head *h, uint32_t choice, uint32_t call)
 {
-    cJSON *list = NULL;
-    bool ok = c->calls && json_parse(&list, c->text, NULL) == ST_OK && cJSON_IsArray(list) && list->child;
-    for (const cJSON *v = ok ? list->child : NULL; v && ok; v = v->next)
-        ok = cJSON_IsString(json_get(v, "name")) && cJSON_IsObject(json_get(v, "parameters"));
-    if (ok)
-        return list;
-    json_free(list);
-    return NULL;
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+    uint64_t v = hash64(h->id.p, h->id.n, (uint64_t)choice << 32 | call);
+    for (int i = 0; i < 9; i++, v /= 36)
+        buf_putc(b, digits[v % 36]);
 }
 
-/* The id is the reply's, the choice's and the call's number in one. */
-static void put_call(struct buf *b, const struct api_head *h, const struct api_choice *c, const cJSON *call, int i, bool delta)
+static void put_calls(struct buf *b, const struct api_head *h, const struct api_choice *c, bool delta)
 {
-    struct str tail = h->id.n > 16 ? (struct str){h->id.p + h->id.n - 16, 16} : h->id;
-    char *arguments = cJSON_PrintUnformatted(json_get(call, "parameters"));
-    buf_putc(b, '{');
-    if (delta)
-        buf_printf(b, "\"index\":%d,", i);
-    buf_printf(b, "\"id\":\"call_%.*s%02x%02x\",\"type\":\"function\",\"function\":{\"name\":", (int)tail.n, tail.p, c->index, i);
-    buf_put_json(b, str_from(json_get(call, "name")->valuestring));
-    buf_puts(b, ",\"arguments\":");
-    buf_put_json(b, str_from(arguments));
-    buf_puts(b, "}}");
-    if (!arguments)
-        b->failed = ST_ENOMEM;
-    cJSON_free(arguments);
-}
-
-/* The message or delta of a choice that has tool calls; false: it has none, and nothing was written. */
-static bool put_calls(struct buf *b, const struct api_head *h, const struct api_choice *c, bool delta)
-{
-    cJSON *list = read_calls(c);
-    int i = 0;
-    if (!list)
-        return false;
-    buf_printf(b, "\"%s\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[", delta ? "delta" : "message");
-    for (const cJSON *v = list->child; v; v = v->next, i++) {
-        if (i)
-            buf_putc(b, ',');
-        put_call(b, h, c, v, i, delta);
+    buf_puts(b, "\"tool_calls\":[");
+    for (uint32_t i = c->call; i < c->n_calls; i++) {
+        buf_puts(b, i > c->call ? ",{" : "{");
+        if (delta)
+            buf_printf(b, "\"index\":%u,", i);
+        buf_puts(b, "\"id\":\"");
+        put_call_id(b, h, c->index, i);
+        buf_puts(b, "\",\"type\":\"function\",\"function\":{\"name\":");
+        buf_put_json(b, c->calls[i].name);
+        buf_puts(b, ",\"arguments\":");
+        buf_put_json(b, c->calls[i].arguments);
+        buf_puts(b, "}}");
     }
-    buf_puts(b, "]}");
-    json_free(list);
-    return true;
+    buf_putc(b, ']');
+}
+
+/* A message has all members, a delta those that say something. */
+static void put_message(struct buf *b, const struct api_head *h, const struct api_choice *c, bool delta)
+{
+    bool calls = c->call < c->n_calls, role = !delta || c->first, content = role || c->text.n;
+    buf_puts(b, delta ? "\"delta\":{" : "\"message\":{");
+    if (role)
+        buf_puts(b, "\"role\":\"assistant\",");
+    if (content)
+        buf_puts(b, "\"content\":");
+    if (content && c->text.n == 0 && calls)
+        buf_puts(b, "null");
+    else if (content)
+        buf_put_json(b, c->text);
+    if (content && calls)
+        buf_putc(b, ',');
+    if (calls)
+        put_calls(b, h, c, delta);
+    buf_putc(b, '}');
 }
 
 static void put_choice_tail(struct buf *b, const struct api_head *h, const struct api_choice *c)
@@ -180,14 +180,8 @@ void api_put_reply_choice(struct buf *b, const struct api_head *h, const struct 
     if (comma)
         buf_putc(b, ',');
     buf_printf(b, "{\"index\":%u,", c->index);
-    struct api_choice called = *c;
-    if (put_calls(b, h, c, false)) {
-        called.finish = "tool_calls";
-        c = &called;
-    } else if (h->endpoint == API_CHAT) {
-        buf_puts(b, "\"message\":{\"role\":\"assistant\",\"content\":");
-        buf_put_json(b, c->text);
-        buf_putc(b, '}');
+    if (h->endpoint == API_CHAT) {
+        put_message(b, h, c, false);
     } else {
         buf_puts(b, "\"text\":");
         buf_put_json(b, c->text);
@@ -215,18 +209,8 @@ void api_put_frame(struct buf *b, const struct api_head *h, const struct api_cho
     if (h->endpoint == API_COMPLETIONS) {
         buf_puts(b, "\"text\":");
         buf_put_json(b, c->text);
-    } else if (put_calls(b, h, c, true)) {
-        /* all of them in one frame */
-    } else if (c->first) {
-        buf_puts(b, "\"delta\":{\"role\":\"assistant\",\"content\":");
-        buf_put_json(b, c->text);
-        buf_putc(b, '}');
-    } else if (c->text.n) {
-        buf_puts(b, "\"delta\":{\"content\":");
-        buf_put_json(b, c->text);
-        buf_putc(b, '}');
     } else {
-        buf_puts(b, "\"delta\":{}");
+        put_message(b, h, c, true);
     }
     put_choice_tail(b, h, c);
     buf_puts(b, h->usage_null ? "],\"usage\":null}\n\n" : "]}\n\n");

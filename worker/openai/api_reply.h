@@ -12,6 +12,7 @@
 #ifndef STATOR_API_REPLY_H
 #define STATOR_API_REPLY_H
 
+#include "answer.h"
 #include "api_limits.h"
 #include "api_parse.h"
 #include "buf.h"
@@ -56,8 +57,9 @@ struct api_choice {
     uint32_t index;
     struct str text;
     const struct api_logprobs *logprobs; /* NULL = null */
-    const char *finish;                  /* "stop", "length"; NULL = null */
-    bool calls;                          /* the text is an array of tool calls: whole, or not yet anything */
+    const struct answer_call *calls;     /* [n_calls], told from [call] on */
+    uint32_t call, n_calls;
+    const char *finish; /* "stop", "length", "tool_calls"; NULL = null */
     bool first;                          /* first frame of a streamed chat choice: names the role */
 };
 

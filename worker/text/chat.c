@@ -18,6 +18,7 @@ int chat_create(struct chat **out, struct str source, struct err *e)
     struct chat *c = mem_zalloc(1, sizeof *c);
     if (!c)
         return err_set(e, ST_ENOMEM, "chat template: out of memory");
+    c->form = answer_form_find(source);
     c->pool.limit = PROGRAM_MAX;
     struct chat_token *tokens = NULL;
     int st = chat_lex(c, source, &tokens, e);
@@ -37,6 +38,11 @@ void chat_destroy(struct chat *c)
         return;
     chat_pool_fini(&c->pool);
     mem_free(c);
+}
+
+struct answer_form chat_form(const struct chat *c)
+{
+    return c->form;
 }
 
 static void set_token(struct chat_run *r, uint32_t name, struct str token)

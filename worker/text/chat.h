@@ -13,6 +13,7 @@
 #ifndef STATOR_CHAT_H
 #define STATOR_CHAT_H
 
+#include "answer_form.h"
 #include "buf.h"
 #include "json.h"
 #include "status.h"
@@ -31,6 +32,7 @@ struct chat; /* opaque */
 
 int chat_create(struct chat **out, struct str source, struct err *e);
 void chat_destroy(struct chat *c); /* NULL ok */
+struct answer_form chat_form(const struct chat *c);
 
 struct chat_input {
     const cJSON *messages;  /* array of {role, content, ...}; required */

@@ -12,6 +12,7 @@
 #ifndef STATOR_CHAT_PROG_H
 #define STATOR_CHAT_PROG_H
 
+#include "answer_form.h"
 #include "buf.h"
 #include "status.h"
 
@@ -205,6 +206,7 @@ enum chat_name {
 };
 
 struct chat {
+    struct answer_form form;
     struct chat_pool pool;
     struct chat_node *body;
     struct value *names; /* [n_names] */

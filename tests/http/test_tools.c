@@ -1,0 +1,295 @@
+/* Tool calls in replies and streams: the engine echoes the prompt, so a message is the answer that it gets. Each case is asked
+ * for whole and as a stream, and both must say the same. */
+#define _GNU_SOURCE
+#include "server.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+enum { CHOICES_MAX = 2 };
+
+static struct server S;
+static struct grammar_vocab *vocab;
+
+static struct str vocab_bytes(const void *ctx, uint32_t token)
+{
+    (void)ctx;
+    return token < 256 ? (struct str){&fake_bytes[token], 1} : (struct str){0};
+}
+
+static int up(void **state)
+{
+    (void)state;
+    server_options(&S);
+    assert_int_equal(grammar_vocab_create(&vocab, FAKE_VOCAB, vocab_bytes, NULL), ST_OK);
+    S.o.model.vocab = vocab;
+    fake_form = (struct answer_form){.calls = ANSWER_HERMES};
+    server_start(&S);
+    return 0;
+}
+
+static int down(void **state)
+{
+    (void)state;
+    uint64_t submits = atomic_load(&S.engine->submits);
+    assert_true(wait_for(&S.engine->releases, submits)); /* every slot comes back */
+    server_stop(&S);
+    grammar_vocab_destroy(vocab);
+    return S.run_status;
+}
+
+/* ---- what a client understands ----------------------------------------------------------------------------------- */
+
+struct choice {
+    struct buf content, calls; /* calls: |name|arguments each */
+    char finish[16];
+    char ids[8][32];
+    int n_calls, n_logs, n_roles;
+};
+
+/* A message or a delta. */
+static void add(struct choice *c, const cJSON *choice, const cJSON *m)
+{
+    const cJSON *calls = json_get(m, "tool_calls"), *finish = json_get(choice, "finish_reason");
+    const cJSON *content = json_get(m, "content");
+    assert_int_equal(c->finish[0], 0); /* nothing comes behind it */
+    c->n_roles += json_get(m, "role") != NULL;
+    assert_true(c->n_roles == 1); /* and the role comes first */
+    if (cJSON_IsString(content))
+        buf_puts(&c->content, content->valuestring);
+    assert_true(!calls || calls->child);
+    for (const cJSON *t = calls ? calls->child : NULL; t; t = t->next) {
+        const cJSON *f = json_get(t, "function"), *index = json_get(t, "index");
+        assert_true(!index || index->valueint == c->n_calls);
+        assert_string_equal(json_get(t, "type")->valuestring, "function");
+        assert_int_equal(strlen(json_get(t, "id")->valuestring), 9);
+        snprintf(c->ids[c->n_calls++], sizeof c->ids[0], "%s", json_get(t, "id")->valuestring);
+        buf_printf(&c->calls, "|%s|%s", json_get(f, "name")->valuestring,
+                   json_get(f, "arguments")->valuestring);
+    }
+    for (const cJSON *l = json_get(json_get(choice, "logprobs"), "content"); l; l = NULL)
+        c->n_logs += cJSON_GetArraySize(l);
+    if (cJSON_IsString(finish))
+        snprintf(c->finish, sizeof c->finish, "%s", finish->valuestring);
+}
+
+static void understand(struct str json, struct choice *choices)
+{
+    cJSON *j = NULL;
+    assert_int_equal(json_parse(&j, json, NULL), ST_OK);
+    const cJSON *list = json_get(j, "choices");
+    for (const cJSON *c = list ? list->child : NULL; c; c = c->next) {
+        const cJSON *message = json_get(c, "message");
+        add(&choices[json_get(c, "index")->valueint], c, message ? message : json_get(c, "delta"));
+    }
+    json_free(j);
+}
+
+static void ask(const char *answer, const char *more, bool stream, struct choice *choices)
+{
+    static const char tools[] =
+        "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}}},"
+        "{\"type\":\"function\",\"function\":{\"name\":\"g\"}}]";
+    struct buf body = {0};
+    memset(choices, 0, CHOICES_MAX * sizeof *choices);
+    buf_puts(&body, "{\"messages\":[{\"role\":\"user\",\"content\":");
+    buf_put_json(&body, str_from(answer));
+    buf_printf(&body, "}],\"tools\":%s,\"stream\":%s%s}", tools, stream ? "true" : "false", more);
+    struct buf b = post(&S, "/v1/chat/completions", body.p);
+    assert_non_null(strstr(b.p, " 200 "));
+    const char *p = strstr(b.p, "\r\n\r\n") + 4;
+    if (!stream)
+        understand((struct str){p, strlen(p)}, choices);
+    for (p = stream ? p : NULL; p && (p = strstr(p, "data: {")); p++) {
+        const char *end = strstr(p, "\n\n");
+        understand((struct str){p + 6, (size_t)(end - p - 6)}, choices);
+    }
+    buf_fini(&b);
+    buf_fini(&body);
+}
+
+static void forget(struct choice *choices)
+{
+    for (int i = 0; i < CHOICES_MAX; i++) {
+        buf_fini(&choices[i].content);
+        buf_fini(&choices[i].calls);
+    }
+}
+
+/* `more`: further members of the request, each with a comma in front. */
+static void expect(const char *answer, const char *more, const char *content, const char *calls,
+                   const char *finish)
+{
+    for (int stream = 0; stream < 2; stream++) {
+        struct choice c[CHOICES_MAX];
+        ask(answer, more, stream, c);
+        assert_string_equal(buf_str(&c[0].content).p, content);
+        assert_string_equal(buf_str(&c[0].calls).p, calls);
+        assert_string_equal(c[0].finish, finish);
+        forget(c);
+    }
+}
+
+#define CALL(name, arguments) "<tool_call>{\"name\": \"" name "\", \"arguments\": " arguments "}</tool_call>"
+
+/* ---- rules ------------------------------------------------------------------------------------------------------- */
+
+static void calls_are_told(void **state)
+{
+    (void)state;
+    expect(CALL("f", "{\"x\": \"\xc3\xa9\\n\"}"), "", "", "|f|{\"x\": \"\xc3\xa9\\n\"}", "tool_calls");
+    expect("So: " CALL("f", "{}") "\n" CALL("g", "{\"a\":1}") "\n", ",\"tool_choice\":\"auto\"",
+           "So: ", "|f|{}|g|{\"a\":1}", "tool_calls");
+    expect("No call < here", "", "No call < here", "", "stop");
+    expect(CALL("h", "{}"), "", CALL("h", "{}"), "", "stop"); /* was not offered */
+    expect("I see <tool", "", "I see <tool", "", "stop");
+    expect(CALL("f", "{}"), ",\"tool_choice\":\"none\"", CALL("f", "{}"), "", "stop");
+}
+
+static void other_forms_follow_the_template(void **state)
+{
+    (void)state;
+    fake_form.calls = ANSWER_QWEN3_CODER;
+    expect("<tool_call>\n<function=f>\n<parameter=x>\n1\n</parameter>\n</function>\n</tool_call>", "", "",
+           "|f|{\"x\":\"1\"}", "tool_calls");
+    fake_form.calls = ANSWER_CALLS_UNKNOWN;
+    expect(CALL("f", "{}"), "", CALL("f", "{}"), "", "stop");
+}
+
+/* A mark that the tokenizer has as a control token is not shown, but seen. */
+static void hidden_marks_are_seen(void **state)
+{
+    (void)state;
+    expect("a\x01{\"name\": \"f\", \"arguments\": {}}", "", "a", "|f|{}", "tool_calls");
+    expect("a\x01{\"name\": \"f\", \"arguments\": {}}", ",\"tool_choice\":\"none\"",
+           "a{\"name\": \"f\", \"arguments\": {}}", "", "stop");
+}
+
+static void a_call_that_is_cut_off_is_content(void **state)
+{
+    (void)state;
+    expect(CALL("f", "{\"x\": 1}"), ",\"max_tokens\":30", "<tool_call>{\"name\": \"f\", \"argu", "",
+           "length");
+    expect(CALL("f", "{}") CALL("f", "{}"), ",\"max_tokens\":60", "<tool_c", "|f|{}", "length");
+}
+
+static void stop_strings_come_before_calls(void **state)
+{
+    (void)state;
+    expect("a" CALL("f", "{}"), ",\"stop\":\"arg\"", "a<tool_call>{\"name\": \"f\", \"", "", "stop");
+    expect("a" CALL("f", "{}") "bcd", ",\"stop\":[\"cd\",\"zz\"]", "ab", "|f|{}", "tool_calls");
+    expect("a" CALL("f", "{}"), ",\"stop\":\"</tool_call>\"", "a", "|f|{}", "tool_calls");
+}
+
+static void one_call_ends_the_answer(void **state)
+{
+    (void)state;
+    uint64_t tokens = atomic_load(&S.engine->tokens), cancels = atomic_load(&S.engine->cancels);
+    expect("a" CALL("f", "{}") CALL("g", "{}") "and so on and on", ",\"parallel_tool_calls\":false", "a",
+           "|f|{}", "tool_calls");
+    assert_int_equal(atomic_load(&S.engine->cancels) - cancels, 2);
+    tokens = atomic_load(&S.engine->tokens) - tokens;
+    assert_true(tokens >= 2 * 40);
+    expect("a" CALL("f", "{}") CALL("g", "{}"), ",\"parallel_tool_calls\":true", "a", "|f|{}|g|{}",
+           "tool_calls");
+    struct buf b = post(&S, "/v1/chat/completions",
+                        "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"parallel_tool_calls\":1}");
+    assert_non_null(strstr(b.p, "parallel_tool_calls: expected true or false"));
+    buf_fini(&b);
+}
+
+static void each_choice_has_its_calls(void **state)
+{
+    (void)state;
+    for (int stream = 0; stream < 2; stream++) {
+        struct choice c[CHOICES_MAX];
+        ask("a" CALL("f", "{}") CALL("g", "{}"), ",\"n\":2", stream, c);
+        for (int i = 0; i < 2; i++) {
+            assert_string_equal(c[i].content.p, "a");
+            assert_string_equal(c[i].calls.p, "|f|{}|g|{}");
+            assert_string_equal(c[i].finish, "tool_calls");
+            assert_string_not_equal(c[i].ids[0], c[i].ids[1]);
+            assert_string_not_equal(c[i].ids[0], c[1 - i].ids[1]);
+        }
+        assert_string_not_equal(c[0].ids[0], c[1].ids[0]);
+        forget(c);
+    }
+}
+
+static void no_log_probability_is_lost(void **state)
+{
+    (void)state;
+    static const char answer[] = "ab" CALL("f", "{}") "\n" CALL("g", "{}");
+    for (int stream = 0; stream < 2; stream++) {
+        struct choice c[CHOICES_MAX];
+        ask(answer, ",\"logprobs\":true", stream, c);
+        assert_int_equal(c[0].n_logs, sizeof answer - 1);
+        assert_int_equal(c[0].n_calls, 2);
+        forget(c);
+    }
+}
+
+/* Forced calls: a grammar makes them, which this engine does not follow, so that the answer may be anything. */
+static void forced_calls_are_told_one_by_one(void **state)
+{
+    (void)state;
+    static const char both[] =
+        "[{\"name\": \"f\", \"parameters\": {\"x\": 1}}, {\"name\": \"g\", \"parameters\": {}}]";
+    expect(both, ",\"tool_choice\":\"required\"", "", "|f|{\"x\": 1}|g|{}", "tool_calls");
+    expect("[{\"name\": \"f\", \"parameters\": {}}]",
+           ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}", "", "|f|{}",
+           "tool_calls");
+    expect(both, ",\"tool_choice\":\"required\",\"max_tokens\":20", "[{\"name\": \"f\", \"para", "",
+           "length");
+    expect(both, ",\"tool_choice\":\"required\",\"max_tokens\":45", ", {\"nam", "|f|{\"x\": 1}", "length");
+}
+
+static void another_form_leaves_no_room_for_calls(void **state)
+{
+    (void)state;
+    fake_form.calls = ANSWER_LLAMA3_JSON;
+    expect("{\"name\": \"f\", \"parameters\": {}}", "", "", "|f|{}", "tool_calls");
+    expect("{\"name\": \"f\", \"parameters\": {}}", ",\"response_format\":{\"type\":\"json_object\"}",
+           "{\"name\": \"f\", \"parameters\": {}}", "", "stop");
+}
+
+/* A call leaves when it is whole: its frame is there while the answer goes on. */
+static void a_stream_does_not_wait_with_a_call(void **state)
+{
+    (void)state;
+    struct buf body = {0}, b = {0};
+    buf_puts(&body, "{\"messages\":[{\"role\":\"user\",\"content\":");
+    buf_put_json(&body, STR_LIT("a" CALL("f", "{}") "b"));
+    buf_puts(&body,
+             "}],\"stream\":true,\"ignore_eos\":true,\"max_tokens\":30000,\"tools\":[{\"type\":\"function\","
+             "\"function\":{\"name\":\"f\"}}]}");
+    int fd = client_open(&S);
+    client_post(fd, "/v1/chat/completions", body.p, "");
+    client_read(fd, &b, "tool_calls");
+    assert_non_null(strstr(b.p, "\"delta\":{\"role\":\"assistant\",\"content\":\"a\"}"));
+    assert_null(strstr(b.p, "[DONE]"));
+    close(fd);
+    buf_fini(&body);
+    buf_fini(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(calls_are_told, up, down),
+        cmocka_unit_test_setup_teardown(other_forms_follow_the_template, up, down),
+        cmocka_unit_test_setup_teardown(hidden_marks_are_seen, up, down),
+        cmocka_unit_test_setup_teardown(a_call_that_is_cut_off_is_content, up, down),
+        cmocka_unit_test_setup_teardown(stop_strings_come_before_calls, up, down),
+        cmocka_unit_test_setup_teardown(one_call_ends_the_answer, up, down),
+        cmocka_unit_test_setup_teardown(each_choice_has_its_calls, up, down),
+        cmocka_unit_test_setup_teardown(no_log_probability_is_lost, up, down),
+        cmocka_unit_test_setup_teardown(forced_calls_are_told_one_by_one, up, down),
+        cmocka_unit_test_setup_teardown(another_form_leaves_no_room_for_calls, up, down),
+        cmocka_unit_test_setup_teardown(a_stream_does_not_wait_with_a_call, up, down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
