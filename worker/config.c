@@ -118,10 +118,11 @@ static const struct setting table[] = {
      "Dynamo: how KV events and load go out"},
     {"dyn-event-plane-host", SETTING_STRING, AT(dyn_event_plane_host), NULL, 0, 0, "ADDRESS",
      "Dynamo: address to publish events on; default: that of requests"},
-    {"dyn-system-host", SETTING_STRING, AT(dyn_system_host), "127.0.0.1", 0, 0, "ADDRESS",
-     "Dynamo: address of the status server"},
+    {"dyn-system-host", SETTING_STRING, AT(dyn_system_host), NULL, 0, 0, "ADDRESS",
+     "Dynamo: address of the status server; default: 127.0.0.1, with --dynamo-serve-files that of requests"},
     {"dyn-system-port", SETTING_PORT, AT(dyn_system_port), "-1", 0, 65535, "",
-     "Dynamo: port of the status server (health, metrics); 0 takes a free one, -1: none"},
+     "Dynamo: port of the status server (health, metrics, files); 0 takes a free one, as --dynamo-serve-files does; -1: "
+     "none"},
     {"migration-limit", SETTING_NUMBER, AT(migration_limit), "0", 0, 1000, "",
      "Dynamo: how often a request may move to another worker when one dies, as the model card tells "
      "frontends"},
@@ -227,6 +228,10 @@ static void dynamo_defaults(struct config *c, char **env)
     }
     if (!c->dyn_event_plane_host)
         c->dyn_event_plane_host = c->dyn_tcp_rpc_host;
+    if (!c->dyn_system_host)
+        c->dyn_system_host = c->dynamo_serve_files ? c->dyn_tcp_rpc_host : "127.0.0.1";
+    if (c->dynamo_serve_files && c->dyn_system_port < 0)
+        c->dyn_system_port = 0; /* frontends are told which it is */
 }
 
 /* Names become parts of paths, keys and topics; addresses are told to others. */
@@ -250,8 +255,6 @@ static int check_dynamo(const struct config *c, struct err *e)
             return err_set(e, ST_EINVAL,
                            "--%s: frontends are told this address: '%s' is none that they could reach",
                            hosts[i][0], hosts[i][1]);
-    if (c->dynamo_serve_files && c->dyn_system_port < 0)
-        return err_set(e, ST_EINVAL, "--dynamo-serve-files: the status server does it: give --dyn-system-port");
     if (!c->cache_dir)
         return err_set(e, ST_EINVAL,
                        "--dynamo: needs --cache-dir where neither XDG_CACHE_HOME nor HOME is set");

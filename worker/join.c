@@ -23,7 +23,7 @@ static int listen_for_status(const struct join_input *in, struct dyn_status_opti
     struct err why = {0};
     uint16_t port;
     if (http_listen(c->dyn_system_host, (uint16_t)c->dyn_system_port, &o->listen_fd, &port, &why))
-        return err_set(e, ST_EIO, "--dyn-system-port: %s", why.text);
+        return err_set(e, ST_EIO, "--dyn-system-host: %s", why.text);
     log_info("dynamo", "status server at %s port %u", c->dyn_system_host, port);
     if (!c->dynamo_serve_files)
         return ST_OK;

@@ -85,12 +85,36 @@ static void dynamo_variables_count_with_dynamo_only(void **state)
     assert_int_equal(c.dyn_system_port, -1);
 }
 
+/* One flag is enough: frontends on other hosts reach the files where they reach the worker. */
+static void files_are_served_on_the_address_of_requests(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *more[3], *host;
+        int64_t port;
+    } cases[] = {
+        {{NULL}, "127.0.0.1", -1},
+        {{"--dyn-system-port=7"}, "127.0.0.1", 7},
+        {{"--dynamo-serve-files"}, "10.1.2.3", 0},
+        {{"--dynamo-serve-files", "--dyn-system-port=7"}, "10.1.2.3", 7},
+        {{"--dynamo-serve-files", "--dyn-system-host=0.0.0.0"}, "0.0.0.0", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct config c;
+        struct err e = {0};
+        const char *args[] = {"--dynamo", "--cache-dir=/c", "--dyn-tcp-rpc-host=10.1.2.3", cases[i].more[0], cases[i].more[1], NULL};
+        assert_int_equal(load(&c, &e, args, NULL), ST_OK);
+        assert_string_equal(c.dyn_system_host, cases[i].host);
+        assert_int_equal(c.dyn_system_port, cases[i].port);
+    }
+}
+
 static void dynamo_names_and_addresses_must_be_usable(void **state)
 {
     (void)state;
     static const char *const bad[] = {"--dyn-namespace=a/b", "--dyn-endpoint=a b", "--dyn-tcp-rpc-host=0.0.0.0",
-                                      "--dyn-event-plane-host=::", "--dynamo-serve-files",
-                                      "--dyn-system-port=-2", "--dyn-discovery-backend=mem"};
+                                      "--dyn-event-plane-host=::", "--dyn-system-port=-2",
+                                      "--dyn-discovery-backend=mem"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct config c;
         struct err e = {0};
@@ -189,6 +213,7 @@ int main(void)
         cmocka_unit_test(flags_win_over_variables_and_variables_over_defaults),
         cmocka_unit_test(classes_are_three_ascending_thresholds),
         cmocka_unit_test(dynamo_variables_count_with_dynamo_only),
+        cmocka_unit_test(files_are_served_on_the_address_of_requests),
         cmocka_unit_test(dynamo_names_and_addresses_must_be_usable),
         cmocka_unit_test(bad_values_are_refused_by_name),
         cmocka_unit_test(the_readme_carries_the_table),
