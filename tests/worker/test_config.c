@@ -102,7 +102,8 @@ static void files_are_served_on_the_address_of_requests(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct config c;
         struct err e = {0};
-        const char *args[] = {"--dynamo", "--cache-dir=/c", "--dyn-tcp-rpc-host=10.1.2.3", cases[i].more[0], cases[i].more[1], NULL};
+        const char *args[] = {"--dynamo",       "--cache-dir=/c", "--dyn-tcp-rpc-host=10.1.2.3", cases[i].more[0],
+                              cases[i].more[1], NULL};
         assert_int_equal(load(&c, &e, args, NULL), ST_OK);
         assert_string_equal(c.dyn_system_host, cases[i].host);
         assert_int_equal(c.dyn_system_port, cases[i].port);
