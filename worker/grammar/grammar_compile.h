@@ -1,5 +1,5 @@
-/* grammar_compile: the translation of one schema, as its parts share it: grammar_schema.c (what kind of value), grammar_object.c
- * (objects and arrays), grammar_number.c (bounds of numbers).
+/* grammar_compile: the translation of one schema, as its parts share it: grammar_schema.c (what kind of value), grammar_keyword.c
+ * (what a schema says, and what it must not), grammar_object.c (objects and arrays), grammar_number.c (bounds of numbers).
  *
  * Owns     the draft and the list of rules.
  * Units    nodes of the draft.
@@ -44,6 +44,11 @@ struct grammar_compiler {
     struct err *e;
     int status;
 };
+
+/* The keyword that decides, or NULL: then type and what goes with it do. */
+const cJSON *grammar_compile_keywords(struct grammar_compiler *c, const cJSON *schema);
+/* The types that `type` allows; without it those that the other keywords speak of, unless one of them `decided`. */
+unsigned grammar_compile_types(struct grammar_compiler *c, const cJSON *schema, bool decided);
 
 /* Draws a value that satisfies the schema and is of one of these types; returns the node behind it. */
 uint16_t grammar_compile(struct grammar_compiler *c, const cJSON *schema, unsigned types, uint16_t from);
