@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -294,6 +295,17 @@ static int serve(struct worker *w, const sigset_t *signals, int64_t started_ns, 
     return st ? st : io.status;
 }
 
+/* Each client is a descriptor, and each request of a frontend is one more. The soft limit that services start with is for
+ * programs that use select. */
+static void take_descriptors(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 static int start_and_serve(struct worker *w, int64_t started_ns, struct err *e)
 {
     sigset_t signals;
@@ -303,6 +315,7 @@ static int start_and_serve(struct worker *w, int64_t started_ns, struct err *e)
     sigaddset(&signals, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    take_descriptors();
     int st = keys_load(&w->keys, w->config.api_key, w->config.api_key_file, e);
     st = st ? st : check_address(w, e);
     st = st ? st : loaded_open(&w->loaded, &w->config, e);

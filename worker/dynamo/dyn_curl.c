@@ -121,6 +121,7 @@ int dyn_curl_post(struct dyn_curl *c, const char *url, const char *header, struc
     }
     if (!headers)
         return err_set(e, ST_ENOMEM, "libcurl: no memory");
+    char why[CURL_ERROR_SIZE] = ""; /* which alert of TLS it was, and the like; not always there */
     buf_reset(reply);
     reply->limit = DYN_CURL_REPLY_MAX;
     c->easy_reset(c->easy); /* keeps connections */
@@ -137,11 +138,12 @@ int dyn_curl_post(struct dyn_curl *c, const char *url, const char *header, struc
     c->easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
     c->easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, take);
     c->easy_setopt(c->easy, CURLOPT_WRITEDATA, reply);
+    c->easy_setopt(c->easy, CURLOPT_ERRORBUFFER, why);
     CURLcode code = c->easy_perform(c->easy);
     c->easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, http_out);
     c->slist_free_all(headers);
     if (reply->failed)
         return err_set(e, reply->failed, "%.150s: the reply is longer than %d bytes", url,
                        DYN_CURL_REPLY_MAX);
-    return code ? err_set(e, ST_EIO, "%.120s: %.100s", url, c->easy_strerror(code)) : ST_OK;
+    return code ? err_set(e, ST_EIO, "%.120s: %.100s", url, why[0] ? why : c->easy_strerror(code)) : ST_OK;
 }

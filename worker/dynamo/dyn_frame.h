@@ -7,7 +7,7 @@
  * Threads  any.
  * Errors   ST_AGAIN: more bytes are needed. ST_EFORMAT: no bytes that follow can make this a frame: close the connection.
  *          Of a control message: ST_EFORMAT or ST_EUNSUP with a text.
- * Bounds   DYN_FRAME_MAX, DYN_PATH_MAX, DYN_HEADER_MAX, DYN_REPLY_HEADER_MAX, the arrays of struct dyn_control. A parser looks at
+ * Bounds   DYN_FRAME_MAX, DYN_PATH_MAX, DYN_HEADER_MAX, DYN_HEARD_BYTES_MAX, the arrays of struct dyn_control. A parser looks at
  *          lengths only: O(1) however often it is called.
  * Source   NVIDIA Dynamo 1.6.1, observed; its tcp codec and two-part codec.
  */
@@ -25,7 +25,7 @@ enum {
     DYN_FRAME_MAX = 32 << 20, /* payload of a request frame */
     DYN_PATH_MAX = 1024,
     DYN_HEADER_MAX = 16384,      /* of a request frame, and a control message */
-    DYN_REPLY_HEADER_MAX = 4096, /* what a frontend may say on a response stream in one message */
+    DYN_HEARD_BYTES_MAX = 256, /* what a frontend may say on a response stream in one message */
     DYN_ID_MAX = 128,
     DYN_ADDRESS_MAX = 128,
     DYN_PART_BYTES = 24 /* the lengths before a two-part message */

@@ -24,7 +24,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, TICK_MS = 500, HEAR_MAX = 2048, SENT_PER_TURN = 1 << 20 };
+enum { EVENTS = 256, TICK_MS = 500, SENT_PER_TURN = 1 << 20 };
 
 struct dyn_stream {
     struct dyn_stream *prev, *next; /* all of the set */
@@ -41,7 +41,7 @@ struct dyn_stream {
     struct buf out; /* unsent from `sent` on */
     size_t sent;
     size_t held; /* what `out` takes, counted in the set's */
-    char heard[DYN_PART_BYTES + 2 * HEAR_MAX];
+    char heard[DYN_PART_BYTES + 2 * DYN_HEARD_BYTES_MAX];
     size_t n_heard;
     uint32_t n_messages; /* heard in all */
     int64_t deadline_ns; /* of what it waits for; 0 = none */
@@ -392,8 +392,8 @@ static void hear(struct dyn_stream *s)
     size_t at = 0;
     struct dyn_parts parts;
     int st = ST_OK;
-    while (!s->dead &&
-           (st = dyn_parts_parse(&parts, s->heard + at, s->n_heard - at, HEAR_MAX, HEAR_MAX)) == ST_OK) {
+    while (!s->dead && (st = dyn_parts_parse(&parts, s->heard + at, s->n_heard - at, DYN_HEARD_BYTES_MAX,
+                                             DYN_HEARD_BYTES_MAX)) == ST_OK) {
         on_message(s, parts.header);
         at += parts.bytes;
     }
