@@ -13,9 +13,10 @@ static void take_apart(const struct answer_options *o, struct str text, size_t s
     struct answer a;
     answer_init(&a, o);
     for (size_t at = 0; at < text.n; at += step)
-        if (answer_push(&a, (struct str){text.p + at, text.n - at < step ? text.n - at : step}, content))
+        if (answer_push(&a, (struct str){text.p + at, text.n - at < step ? text.n - at : step}, content,
+                        reasoning))
             abort();
-    if (answer_end(&a, content))
+    if (answer_end(&a, content, reasoning))
         abort();
     for (uint32_t i = 0; i < a.n_calls; i++) {
         if (!answer_json_whole(a.calls[i].arguments))
@@ -38,18 +39,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                    NULL))
         return 0;
     struct answer_options o = {.calls = kinds[(data[0] & 15) % 5], .tools = tools, .limit = 1 << 20};
+    o.reasoning = data[0] & 64 ? ANSWER_QWEN3 : ANSWER_REASONING_UNKNOWN;
+    o.opened = data[0] & 128;
     struct str text = {(const char *)data + 1, size - 1};
     struct buf content = {0}, calls = {0}, cut_content = {0}, cut_calls = {0};
-    take_apart(&o, text, text.n + 1, &content, &calls);
-    take_apart(&o, text, 1 + (data[0] >> 4), &cut_content, &cut_calls);
-    if (!str_eq(buf_str(&content), buf_str(&cut_content)) || !str_eq(buf_str(&calls), buf_str(&cut_calls)))
+    struct buf thought = {0}, cut_thought = {0};
+    take_apart(&o, text, text.n + 1, &content, &calls, &thought);
+    take_apart(&o, text, 1 + (data[0] >> 4 & 3), &cut_content, &cut_calls, &cut_thought);
+    if (!str_eq(buf_str(&content), buf_str(&cut_content)) || !str_eq(buf_str(&calls), buf_str(&cut_calls)) ||
+        !str_eq(buf_str(&thought), buf_str(&cut_thought)))
         abort();
-    if (calls.n == 0 && !str_eq(buf_str(&content), text))
+    if (calls.n == 0 && !o.reasoning && !str_eq(buf_str(&content), text))
         abort();
     buf_fini(&content);
     buf_fini(&calls);
     buf_fini(&cut_content);
     buf_fini(&cut_calls);
+    buf_fini(&thought);
+    buf_fini(&cut_thought);
     json_free(tools);
     if (mem_live() != 0)
         abort();

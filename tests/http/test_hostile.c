@@ -57,7 +57,7 @@ static void bad_bodies_are_400(void **state)
     const char *chat = "/v1/chat/completions", *text = "/v1/completions";
     refused(chat, "{", "400", "JSON: syntax error");
     refused(chat, "nonsense", "400", "JSON: syntax error");
-    refused(chat, "", "400", "JSON: syntax error");
+    refused(chat, "", "400", "JSON: the text is empty");
     refused(chat, "{\"messages\":[]}", "400", "messages: the array is empty");
     refused(chat, USER("\"\xff\xfe\""), "400", "not valid UTF-8");
     refused(chat, USER("7"), "400", "\"param\":\"messages[0].content\"");

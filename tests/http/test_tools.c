@@ -1,5 +1,5 @@
-/* Tool calls in replies and streams: the engine echoes the prompt, so a message is the answer that it gets. Each case is asked
- * for whole and as a stream, and both must say the same. */
+/* Tool calls and reasoning in replies and streams: the engine echoes the prompt, so a message is the answer that it gets. Each
+ * case is asked for whole and as a stream, and both must say the same. */
 #define _GNU_SOURCE
 #include "server.h"
 
@@ -44,7 +44,7 @@ static int down(void **state)
 /* ---- what a client understands ----------------------------------------------------------------------------------- */
 
 struct choice {
-    struct buf content, calls; /* calls: |name|arguments each */
+    struct buf content, reasoning, calls; /* calls: |name|arguments each */
     char finish[16];
     char ids[8][32];
     int n_calls, n_logs, n_roles;
@@ -54,12 +54,14 @@ struct choice {
 static void add(struct choice *c, const cJSON *choice, const cJSON *m)
 {
     const cJSON *calls = json_get(m, "tool_calls"), *finish = json_get(choice, "finish_reason");
-    const cJSON *content = json_get(m, "content");
+    const cJSON *content = json_get(m, "content"), *reasoning = json_get(m, "reasoning_content");
     assert_int_equal(c->finish[0], 0); /* nothing comes behind it */
     c->n_roles += json_get(m, "role") != NULL;
     assert_true(c->n_roles == 1); /* and the role comes first */
     if (cJSON_IsString(content))
         buf_puts(&c->content, content->valuestring);
+    if (cJSON_IsString(reasoning))
+        buf_puts(&c->reasoning, reasoning->valuestring);
     assert_true(!calls || calls->child);
     for (const cJSON *t = calls ? calls->child : NULL; t; t = t->next) {
         const cJSON *f = json_get(t, "function"), *index = json_get(t, "index");
@@ -115,6 +117,7 @@ static void forget(struct choice *choices)
 {
     for (int i = 0; i < CHOICES_MAX; i++) {
         buf_fini(&choices[i].content);
+        buf_fini(&choices[i].reasoning);
         buf_fini(&choices[i].calls);
     }
 }
@@ -276,6 +279,32 @@ static void a_stream_does_not_wait_with_a_call(void **state)
     buf_fini(&b);
 }
 
+static void reasoning_is_told_apart(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *answer, *more, *content, *reasoning, *calls;
+    } cases[] = {
+        {"<think>\nWell.\n</think>\n\nYes.", "", "\n\nYes.", "\nWell.\n", ""},
+        {"<think>f?</think>" CALL("f", "{}"), "", "", "f?", "|f|{}"},
+        {"No <think> here", "", "No <think> here", "", ""},
+        {"<think>cut", "", "", "cut", ""},
+        {"So.</think>Yes.<think>\n", "", "Yes.<think>\n", "So.", ""}, /* as a prompt it opens reasoning */
+        {"<think>{}</think>", ",\"response_format\":{\"type\":\"json_object\"}", "<think>{}</think>", "", ""},
+    };
+    fake_form.reasoning = ANSWER_QWEN3;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int stream = 0; stream < 2; stream++) {
+            struct choice c[CHOICES_MAX];
+            ask(cases[i].answer, cases[i].more, stream, c);
+            assert_string_equal(buf_str(&c[0].content).p, cases[i].content);
+            assert_string_equal(buf_str(&c[0].reasoning).p, cases[i].reasoning);
+            assert_string_equal(buf_str(&c[0].calls).p, cases[i].calls);
+            assert_string_equal(c[0].finish, cases[i].calls[0] ? "tool_calls" : "stop");
+            forget(c);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +318,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_log_probability_is_lost, up, down),
         cmocka_unit_test_setup_teardown(forced_calls_are_told_one_by_one, up, down),
         cmocka_unit_test_setup_teardown(another_form_leaves_no_room_for_calls, up, down),
+        cmocka_unit_test_setup_teardown(reasoning_is_told_apart, up, down),
         cmocka_unit_test_setup_teardown(a_stream_does_not_wait_with_a_call, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,6 +75,12 @@ static void calls_of_tools_stand_beside_content(void **state)
     api_put_reply_choice(&b, &CHAT, &c, false);
     assert_non_null(strstr(b.p, "\"content\":\"Well.\",\"tool_calls\":[{"));
     buf_reset(&b);
+    api_put_reply_choice(&b, &CHAT, &(struct api_choice){.reasoning = STR_LIT("Hm")}, false);
+    expect(&b, "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":null,\"reasoning_content\":\"Hm\"},"
+               "\"logprobs\":null,\"finish_reason\":null}");
+    api_put_frame(&b, &CHAT, &(struct api_choice){.reasoning = STR_LIT("Hm"), .text = STR_LIT("x")});
+    expect(&b, HEAD "{\"index\":0,\"delta\":{\"content\":\"x\",\"reasoning_content\":\"Hm\"},\"logprobs\":null,"
+                    "\"finish_reason\":null}]}\n\n");
     c = (struct api_choice){.calls = calls, .call = 1, .n_calls = 2};
     api_put_frame(&b, &CHAT, &c);
     expect(&b, HEAD "{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":1,\"id\":\"77s65jtkk\",\"type\":\"function\","

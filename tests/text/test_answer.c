@@ -14,6 +14,9 @@
 enum { LIMIT = 1 << 16 };
 
 static cJSON *tools;
+static enum answer_reasoning reasoning; /* of the answers to come */
+static bool opened;
+static struct buf thought;
 
 static int up(void **state)
 {
@@ -32,15 +35,18 @@ static int down(void **state)
     (void)state;
     json_free(tools);
     tools = NULL;
+    buf_fini(&thought);
     return 0;
 }
 
 /* ---- one answer -------------------------------------------------------------------------------------------------- */
 
-/* Content, then each call as |name|arguments. */
+/* Content, then reasoning as |think|text, then each call as |name|arguments. */
 static uint32_t finish(struct answer *a, struct buf *out)
 {
-    assert_int_equal(answer_end(a, out), ST_OK);
+    assert_int_equal(answer_end(a, out, &thought), ST_OK);
+    if (thought.n)
+        buf_printf(out, "|think|%s", thought.p);
     for (uint32_t i = 0; i < a->n_calls; i++) {
         const struct answer_call *c = &a->calls[i];
         cJSON *parsed = NULL;
@@ -57,7 +63,10 @@ static uint32_t finish(struct answer *a, struct buf *out)
 static struct answer begin(enum answer_calls calls)
 {
     struct answer a;
-    answer_init(&a, &(struct answer_options){.calls = calls, .tools = tools, .limit = LIMIT});
+    answer_init(
+        &a, &(struct answer_options){
+                .calls = calls, .tools = tools, .limit = LIMIT, .reasoning = reasoning, .opened = opened});
+    buf_reset(&thought);
     return a;
 }
 
@@ -69,7 +78,7 @@ static uint32_t take_apart(enum answer_calls calls, struct str text, const size_
     buf_reset(out);
     for (size_t i = 0; i <= n_cuts; i++) {
         size_t to = i < n_cuts ? cuts[i] : text.n;
-        assert_int_equal(answer_push(&a, (struct str){text.p + from, to - from}, out), ST_OK);
+        assert_int_equal(answer_push(&a, (struct str){text.p + from, to - from}, out, &thought), ST_OK);
         from = to;
     }
     return finish(&a, out);
@@ -271,6 +280,38 @@ static void forced_calls_are_an_array(void **state)
     same(ANSWER_ARRAY, "[{\"name\": \"f\", \"para");
 }
 
+static void reasoning_is_set_apart(void **state)
+{
+    (void)state;
+    same(ANSWER_HERMES, "<think>x</think>y"); /* a model that has no such marks */
+    reasoning = ANSWER_QWEN3;
+    expect(ANSWER_CALLS_UNKNOWN, "<think>\nLet me < see.\n</think>\n\nHello",
+           "\n\nHello|think|\nLet me < see.\n");
+    expect(ANSWER_CALLS_UNKNOWN, "\n<think></think>Hello", "Hello");
+    expect(ANSWER_CALLS_UNKNOWN, "<think>cut o</thin", "|think|cut o</thin");
+    expect(ANSWER_CALLS_UNKNOWN, "<think><</</think>", "|think|<</");
+    expect(ANSWER_CALLS_UNKNOWN, "<think>a</think> <think>b</think>\n", "|think|ab");
+    expect(ANSWER_HERMES,
+           "<think>Or <tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>?</think>\n\n"
+           "<tool_call>{\"name\":\"f\",\"arguments\":{\"n\":1}}</tool_call>\n<think>!</think>",
+           "|think|Or <tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>?!|f|{\"n\":1}");
+    expect(ANSWER_LLAMA3_JSON, "<think>a</think>{\"name\":\"f\",\"parameters\":{}}", "|think|a|f|{}");
+    same(ANSWER_HERMES, "The marks are <think> and </think>.");
+    same(ANSWER_HERMES, "plain");
+    same(ANSWER_HERMES, " \n");
+    same(ANSWER_HERMES, "</think>");
+    opened = true;
+    expect(ANSWER_CALLS_UNKNOWN, "So.</think>Hello </think>", "Hello </think>|think|So.");
+    expect(ANSWER_CALLS_UNKNOWN, "So", "|think|So");
+    opened = false;
+    reasoning = ANSWER_MISTRAL_THINK;
+    expect(ANSWER_MISTRAL, "[THINK]a[b][/THINK]c[TOOL_CALLS]f{}", "c|think|a[b]|f|{}");
+    reasoning = ANSWER_REASONING_UNKNOWN;
+    opened = true;
+    same(ANSWER_HERMES, "x</think>"); /* which the prompt cannot have opened */
+    opened = false;
+}
+
 /* ---- random ------------------------------------------------------------------------------------------------------ */
 
 static uint32_t rnd(uint64_t *s, uint32_t n)
@@ -290,6 +331,8 @@ static void random_cuts_change_nothing(void **state)
                                          "<function=f>",
                                          "</function>",
                                          "<parameter=n>1</parameter>",
+                                         "<think>",
+                                         "</think>",
                                          "[TOOL_CALLS]",
                                          "f[ARGS]{}",
                                          "[{\"name\":\"f\",\"arguments\":{}}",
@@ -317,25 +360,30 @@ static void random_cuts_change_nothing(void **state)
     static const enum answer_calls kinds[] = {ANSWER_HERMES, ANSWER_QWEN3_CODER, ANSWER_MISTRAL,
                                               ANSWER_LLAMA3_JSON, ANSWER_ARRAY};
     struct buf text = {0}, whole = {0}, cut = {0};
-    uint32_t n_told[5] = {0};
+    uint32_t n_told[5] = {0}, n_thought = 0;
     for (uint64_t seed = 1; seed <= 50000; seed++) {
         uint64_t s = seed;
         uint32_t kind = rnd(&s, 5);
+        reasoning = rnd(&s, 2) ? ANSWER_QWEN3 : ANSWER_REASONING_UNKNOWN;
         buf_reset(&text);
         for (uint32_t n = rnd(&s, 12); n; n--)
-            buf_puts(&text, pieces[rnd(&s, rnd(&s, 2) ? 16 : 32)]);
+            buf_puts(&text, pieces[rnd(&s, rnd(&s, 2) ? 18 : 34)]);
         uint32_t n = take_apart(kinds[kind], buf_str(&text), NULL, 0, &whole);
         size_t cuts[256], n_cuts = 0;
         for (size_t i = 0; i < text.n && n_cuts < 256; i++)
             if (rnd(&s, 3) == 0)
                 cuts[n_cuts++] = i;
         take_apart(kinds[kind], buf_str(&text), cuts, n_cuts, &cut);
-        if (!str_eq(buf_str(&whole), buf_str(&cut)) || (n == 0 && !str_eq(buf_str(&whole), buf_str(&text))))
+        if (!str_eq(buf_str(&whole), buf_str(&cut)) ||
+            (n == 0 && !reasoning && !str_eq(buf_str(&whole), buf_str(&text))))
             fail_msg("seed %llu: %s -> %s, cut: %s", (unsigned long long)seed, text.p, whole.p, cut.p);
         n_told[kind] += n;
+        n_thought += thought.n > 0;
     }
+    reasoning = ANSWER_REASONING_UNKNOWN;
     for (int i = 0; i < 5; i++)
         assert_true(n_told[i] >= 50);
+    assert_true(n_thought >= 500);
     buf_fini(&text);
     buf_fini(&whole);
     buf_fini(&cut);
@@ -386,15 +434,16 @@ static void nothing_but_a_beginning_is_held_back(void **state)
     (void)state;
     struct answer a = begin(ANSWER_HERMES);
     struct buf out = {0};
-    assert_int_equal(answer_push(&a, STR_LIT("Hello <tool"), &out), ST_OK);
+    assert_int_equal(answer_push(&a, STR_LIT("Hello <tool"), &out, &thought), ST_OK);
     assert_string_equal(out.p, "Hello ");
-    assert_int_equal(answer_push(&a, STR_LIT("s>"), &out), ST_OK);
+    assert_int_equal(answer_push(&a, STR_LIT("s>"), &out, &thought), ST_OK);
     assert_string_equal(out.p, "Hello <tools>");
-    assert_int_equal(answer_push(&a, STR_LIT("<tool_call>{\"name\": \"f\", \"arguments\": {}"), &out), ST_OK);
+    assert_int_equal(
+        answer_push(&a, STR_LIT("<tool_call>{\"name\": \"f\", \"arguments\": {}"), &out, &thought), ST_OK);
     assert_int_equal(a.n_calls, 0);
-    assert_int_equal(answer_push(&a, STR_LIT("}"), &out), ST_OK);
+    assert_int_equal(answer_push(&a, STR_LIT("}"), &out, &thought), ST_OK);
     assert_int_equal(a.n_calls, 1);
-    assert_int_equal(answer_push(&a, STR_LIT("</tool_call>\n\n"), &out), ST_OK);
+    assert_int_equal(answer_push(&a, STR_LIT("</tool_call>\n\n"), &out, &thought), ST_OK);
     finish(&a, &out);
     assert_string_equal(out.p, "Hello <tools>|f|{}");
     buf_fini(&out);
@@ -411,7 +460,7 @@ static void one_call_ends_the_answer(void **state)
         answer_push(&a,
                     STR_LIT("x<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>y<tool_call>{\"name\":"
                             "\"f\",\"arguments\":{}}</tool_call>"),
-                    &out),
+                    &out, &thought),
         ST_OK);
     assert_true(a.over);
     finish(&a, &out);
@@ -425,10 +474,10 @@ static void calls_are_counted(void **state)
     struct answer a = begin(ANSWER_HERMES);
     struct buf out = {0};
     for (int i = 0; i <= ANSWER_CALLS_MAX; i++)
-        assert_int_equal(
-            answer_push(&a, STR_LIT("<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>"), &out),
-            ST_OK);
-    assert_int_equal(answer_end(&a, &out), ST_OK);
+        assert_int_equal(answer_push(&a, STR_LIT("<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>"),
+                                     &out, &thought),
+                         ST_OK);
+    assert_int_equal(answer_end(&a, &out, &thought), ST_OK);
     assert_int_equal(a.n_calls, ANSWER_CALLS_MAX);
     assert_string_equal(out.p, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>");
     answer_fini(&a);
@@ -449,18 +498,18 @@ static void depth_and_bytes_are_bounded(void **state)
         buf_puts(&text, "}}");
         struct answer a = begin(ANSWER_HERMES);
         buf_reset(&out);
-        assert_int_equal(answer_push(&a, buf_str(&text), &out), ST_OK);
-        assert_int_equal(answer_end(&a, &out), ST_OK);
+        assert_int_equal(answer_push(&a, buf_str(&text), &out, &thought), ST_OK);
+        assert_int_equal(answer_end(&a, &out, &thought), ST_OK);
         assert_int_equal(a.n_calls, !deep);
         assert_int_equal(out.n, deep ? text.n : 0);
         answer_fini(&a);
     }
     struct answer a = begin(ANSWER_HERMES);
-    int st = answer_push(&a, STR_LIT("<tool_call>{\"name\":\""), &out);
+    int st = answer_push(&a, STR_LIT("<tool_call>{\"name\":\""), &out, &thought);
     for (int i = 0; i < LIMIT && !st; i++)
-        st = answer_push(&a, STR_LIT("xxxx"), &out);
+        st = answer_push(&a, STR_LIT("xxxx"), &out, &thought);
     assert_int_equal(st, ST_ETOOBIG);
-    assert_int_equal(answer_end(&a, &out), ST_ETOOBIG);
+    assert_int_equal(answer_end(&a, &out, &thought), ST_ETOOBIG);
     answer_fini(&a);
     buf_fini(&text);
     buf_fini(&out);
@@ -479,9 +528,9 @@ static void each_lost_allocation_is_told(void **state)
             struct answer a = begin(i ? ANSWER_QWEN3_CODER : ANSWER_HERMES);
             struct buf out = {0};
             mem_fail_after(n);
-            int st = answer_push(&a, str_from(answers[i]), &out);
+            int st = answer_push(&a, str_from(answers[i]), &out, &thought);
             if (!st)
-                st = answer_end(&a, &out);
+                st = answer_end(&a, &out, &thought);
             mem_fail_after(0);
             lost = st == ST_ENOMEM;
             assert_true(lost || (st == ST_OK && a.n_calls == 1 && out.n > 1));
@@ -495,14 +544,24 @@ static void each_lost_allocation_is_told(void **state)
 static void marks_are_known_by_name(void **state)
 {
     (void)state;
-    assert_true(answer_is_mark(ANSWER_HERMES, STR_LIT("<tool_call>")));
-    assert_true(answer_is_mark(ANSWER_HERMES, STR_LIT("</tool_call>")));
-    assert_true(answer_is_mark(ANSWER_MISTRAL, STR_LIT("[ARGS]")));
-    assert_true(answer_is_mark(ANSWER_LLAMA3_JSON, STR_LIT("<|python_tag|>")));
-    assert_false(answer_is_mark(ANSWER_HERMES, STR_LIT("<|im_end|>")));
-    assert_false(answer_is_mark(ANSWER_HERMES, STR_LIT("[ARGS]")));
-    assert_false(answer_is_mark(ANSWER_CALLS_UNKNOWN, STR_LIT("<tool_call>")));
-    assert_false(answer_is_mark(ANSWER_HARMONY, STR_LIT("")));
+    static const struct {
+        enum answer_calls calls;
+        const char *name;
+        bool is;
+    } marks[] = {{ANSWER_HERMES, "<tool_call>", true},   {ANSWER_HERMES, "</tool_call>", true},
+                 {ANSWER_MISTRAL, "[ARGS]", true},       {ANSWER_LLAMA3_JSON, "<|python_tag|>", true},
+                 {ANSWER_HERMES, "<|im_end|>", false},   {ANSWER_HERMES, "[ARGS]", false},
+                 {ANSWER_HERMES, "<think>", false},      {ANSWER_CALLS_UNKNOWN, "<tool_call>", false},
+                 {ANSWER_HARMONY, "<tool_call>", false}, {ANSWER_CALLS_UNKNOWN, "", false}};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        struct answer a = begin(marks[i].calls);
+        assert_int_equal(answer_is_mark(&a, str_from(marks[i].name)), marks[i].is);
+    }
+    reasoning = ANSWER_MISTRAL_THINK;
+    struct answer a = begin(ANSWER_CALLS_UNKNOWN);
+    assert_true(answer_is_mark(&a, STR_LIT("[THINK]")) && answer_is_mark(&a, STR_LIT("[/THINK]")));
+    assert_false(answer_is_mark(&a, STR_LIT("<think>")) || answer_is_mark(&a, STR_LIT("")));
+    reasoning = ANSWER_REASONING_UNKNOWN;
 }
 
 int main(void)
@@ -516,6 +575,7 @@ int main(void)
         cmocka_unit_test(mistral_calls_come_in_three_spellings),
         cmocka_unit_test(llama_calls_are_whole_answers),
         cmocka_unit_test(forced_calls_are_an_array),
+        cmocka_unit_test(reasoning_is_set_apart),
         cmocka_unit_test(random_cuts_change_nothing),
         cmocka_unit_test(random_answers_come_apart_as_they_were_made),
         cmocka_unit_test(nothing_but_a_beginning_is_held_back),

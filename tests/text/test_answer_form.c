@@ -47,11 +47,25 @@ static void reasoning_follows_the_template(void **state)
     assert_string_equal(reasoning_of("[THINK]</think>"), "mistral");
 }
 
+static void prompts_may_open_reasoning(void **state)
+{
+    (void)state;
+    assert_true(answer_form_opened(ANSWER_QWEN3, STR_LIT("assistant\n<think>\n\n")));
+    assert_true(answer_form_opened(ANSWER_DEEPSEEK_R1, STR_LIT("<think>")));
+    assert_true(answer_form_opened(ANSWER_MISTRAL_THINK, STR_LIT("[THINK]")));
+    assert_false(answer_form_opened(ANSWER_QWEN3, STR_LIT("<think>\n\n</think>\n\n")));
+    assert_false(answer_form_opened(ANSWER_QWEN3, STR_LIT("think>")));
+    assert_false(answer_form_opened(ANSWER_QWEN3, (struct str){0}));
+    assert_false(answer_form_opened(ANSWER_REASONING_UNKNOWN, STR_LIT("<think>")));
+    assert_false(answer_form_opened(ANSWER_REASONING_UNKNOWN, STR_LIT("")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calls_follow_the_template),
         cmocka_unit_test(reasoning_follows_the_template),
+        cmocka_unit_test(prompts_may_open_reasoning),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

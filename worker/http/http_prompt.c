@@ -75,6 +75,7 @@ static int render(struct http_prompt *p, const struct http_model *m, struct err 
                      why.text[0] ? why.text : status_text(st));
     else /* the template writes bos by itself where the model wants it */
         st = encode(&p->list[0], m->tok, buf_str(&text), TOK_PARSE_SPECIAL, e);
+    p->opened = answer_form_opened(chat_form(m->chat).reasoning, buf_str(&text));
     buf_fini(&text);
     return st;
 }
@@ -196,16 +197,18 @@ void http_prompt_fill(const struct http_prompt *p, const struct http_model *m, u
 }
 
 /* A call that the model chose to make is written as its template taught it, a forced one as the grammar has it. Any other form
- * that was asked for leaves no room for a call. */
+ * that was asked for leaves no room for a call, and no form leaves room for reasoning. */
 struct answer_options http_prompt_answer(const struct http_prompt *p, const struct http_model *m)
 {
     const struct api_request *r = &p->request;
-    struct answer_options o = {.tools = r->tools};
-    if (r->guide.calls) {
-        o.calls = ANSWER_ARRAY;
-    } else if (r->tools && r->guide.kind == API_GUIDE_NONE) {
-        o.calls = chat_form(m->chat).calls;
+    struct answer_options o = {.tools = r->tools,
+                               .calls = r->guide.calls ? ANSWER_ARRAY : ANSWER_CALLS_UNKNOWN};
+    if (r->endpoint == API_CHAT && r->guide.kind == API_GUIDE_NONE) {
+        const struct answer_form form = chat_form(m->chat);
+        o.calls = form.calls;
         o.one = !r->parallel_calls;
+        o.reasoning = form.reasoning;
+        o.opened = p->opened;
     }
     return o;
 }

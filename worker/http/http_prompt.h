@@ -44,6 +44,7 @@ struct http_prompt {
     struct http_tokens *list; /* [n] */
     uint32_t n;
     struct grammar *grammar; /* NULL: none was asked for */
+    bool opened;             /* it ends inside of reasoning */
 };
 
 int http_prompt_make(struct http_prompt *p, const struct http_model *m, enum api_endpoint endpoint,

@@ -1,6 +1,6 @@
-/* token -> bytes -> whole characters -> text that is no beginning of a stop string -> content and calls. Each stage holds back
- * as little as it can and all of them are flushed at the end. Content and calls for a stream leave with each frame; for a whole
- * reply they stay. */
+/* token -> bytes -> whole characters -> text that is no beginning of a stop string -> content, reasoning and calls. Each stage
+ * holds back as little as it can and all of them are flushed at the end. What is for a stream leaves with each frame; what is for
+ * a whole reply stays. */
 #include "http_seq.h"
 
 #include "mem.h"
@@ -9,7 +9,7 @@ void http_seq_init(struct http_seq *s, uint32_t slot, uint32_t gen, const struct
 {
     *s = (struct http_seq){.slot = slot, .gen = gen, .open = true};
     struct answer_options o = *answer;
-    o.limit = s->text.limit = HTTP_SEQ_TEXT_MAX;
+    o.limit = s->text.limit = s->reasoning.limit = HTTP_SEQ_TEXT_MAX;
     answer_init(&s->answer, &o);
     tok_stream_init(&s->detok, false);
 }
@@ -43,7 +43,7 @@ static int take_apart(struct http_seq *s, const struct stop_set *stops, bool las
     if (!st && last)
         st = stop_flush(&s->scan, &s->plain);
     if (!st)
-        st = answer_push(&s->answer, buf_str(&s->plain), &s->text);
+        st = answer_push(&s->answer, buf_str(&s->plain), &s->text, &s->reasoning);
     s->scan.hit |= s->answer.over;
     return st;
 }
@@ -54,8 +54,8 @@ int http_seq_token(struct http_seq *s, const struct tok *tok, const struct stop_
     s->n_tokens++;
     int st = keep_logprobs ? keep(s, sample) : ST_OK;
     /* some models mark their calls with control tokens, which are hidden otherwise */
-    s->detok.show_special = tok_is_special(tok, sample->token) &&
-                            answer_is_mark(s->answer.o.calls, tok_bytes(tok, sample->token, true));
+    s->detok.show_special =
+        tok_is_special(tok, sample->token) && answer_is_mark(&s->answer, tok_bytes(tok, sample->token, true));
     buf_reset(&s->piece);
     if (!st)
         st = tok_stream_push(&s->detok, tok, sample->token, &s->piece);
@@ -71,7 +71,7 @@ int http_seq_end(struct http_seq *s, const struct stop_set *stops, bool length)
     if (!st)
         st = take_apart(s, stops, true);
     if (!st)
-        st = answer_end(&s->answer, &s->text);
+        st = answer_end(&s->answer, &s->text, &s->reasoning);
     s->finish = length && !s->scan.hit ? "length" : s->answer.n_calls ? "tool_calls" : "stop";
     return st;
 }
@@ -92,6 +92,7 @@ struct api_choice http_seq_choice(const struct http_seq *s, uint32_t index, cons
                                       .ctx = tok};
     return (struct api_choice){.index = index,
                                .text = buf_str(&s->text),
+                               .reasoning = buf_str(&s->reasoning),
                                .logprobs = logs,
                                .calls = s->answer.calls,
                                .call = s->n_told,
@@ -109,12 +110,14 @@ static void framed(struct http_seq *s, const struct tok *tok)
     s->n_told = s->answer.n_calls;
     s->began = true;
     buf_reset(&s->text);
+    buf_reset(&s->reasoning);
 }
 
 bool http_seq_frame(struct http_seq *s, uint32_t index, const struct tok *tok, const struct api_head *head,
                     struct buf *out)
 {
-    bool chat = head->endpoint == API_CHAT, told = s->text.n || s->n_told < s->answer.n_calls;
+    bool chat = head->endpoint == API_CHAT,
+         told = s->text.n || s->reasoning.n || s->n_told < s->answer.n_calls;
     if (!told && !s->finish)
         return false;
     struct api_logprobs logs;
@@ -143,5 +146,6 @@ void http_seq_fini(struct http_seq *s)
     buf_fini(&s->piece);
     buf_fini(&s->plain);
     buf_fini(&s->text);
+    buf_fini(&s->reasoning);
     mem_free(s->logs);
 }

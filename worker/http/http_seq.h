@@ -29,6 +29,7 @@ struct http_seq {
     struct answer answer;
     struct buf piece, plain;  /* of the token: as text, and less what may begin a stop string */
     struct buf text;          /* content: not yet framed (streams), or all of it */
+    struct buf reasoning;     /* likewise */
     uint32_t n_told;          /* calls that were framed */
     struct api_logprob *logs; /* [n_logs] as text */
     size_t n_logs, cap_logs;

@@ -135,23 +135,31 @@ static void put_calls(struct buf *b, const struct api_head *h, const struct api_
     buf_putc(b, ']');
 }
 
-/* A message has all members, a delta those that say something. */
+/* A message has a role and content, if need be null; a delta what it adds. */
 static void put_message(struct buf *b, const struct api_head *h, const struct api_choice *c, bool delta)
 {
-    bool calls = c->call < c->n_calls, role = !delta || c->first, content = role || c->text.n;
+    bool calls = c->call < c->n_calls, role = !delta || c->first;
+    const char *sep = "";
     buf_puts(b, delta ? "\"delta\":{" : "\"message\":{");
     if (role)
         buf_puts(b, "\"role\":\"assistant\",");
-    if (content)
+    if (role && c->text.n == 0 && (calls || c->reasoning.n)) {
+        buf_puts(b, "\"content\":null");
+        sep = ",";
+    } else if (role || c->text.n) {
         buf_puts(b, "\"content\":");
-    if (content && c->text.n == 0 && calls)
-        buf_puts(b, "null");
-    else if (content)
         buf_put_json(b, c->text);
-    if (content && calls)
-        buf_putc(b, ',');
-    if (calls)
+        sep = ",";
+    }
+    if (c->reasoning.n) {
+        buf_printf(b, "%s\"reasoning_content\":", sep);
+        buf_put_json(b, c->reasoning);
+        sep = ",";
+    }
+    if (calls) {
+        buf_puts(b, sep);
         put_calls(b, h, c, delta);
+    }
     buf_putc(b, '}');
 }
 

@@ -55,7 +55,7 @@ struct api_logprobs {
 
 struct api_choice {
     uint32_t index;
-    struct str text;
+    struct str text, reasoning;
     const struct api_logprobs *logprobs; /* NULL = null */
     const struct answer_call *calls;     /* [n_calls], told from [call] on */
     uint32_t call, n_calls;

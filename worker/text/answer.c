@@ -15,7 +15,7 @@
 
 #include <string.h>
 
-enum phase { TEXT, HEAD, TAG, NAME, VALUE, BODY };
+enum phase { TEXT, REASONING, HEAD, TAG, NAME, VALUE, BODY };
 
 /* Where the text is, as bits: which marks are valid there. */
 enum place {
@@ -24,7 +24,9 @@ enum place {
     BEHIND = 4,     /* nothing but white space since a call */
     IN_LIST = 8,    /* the same, and the call was an element of an array */
     SEPARATED = 16, /* the same, and what separates calls */
-    ANY = START | FREE | BEHIND | IN_LIST | SEPARATED
+    REASONED = 32,  /* nothing but white space since reasoning */
+    FRAMING = BEHIND | IN_LIST | SEPARATED | REASONED,
+    ANY = START | FREE | FRAMING
 };
 
 enum action {
@@ -34,7 +36,8 @@ enum action {
     OBJECT,   /* it is the value's first byte */
     ELEMENT,  /* a value of an array follows */
     CLOSE,
-    SEPARATE
+    SEPARATE,
+    THINK
 };
 
 struct mark {
@@ -52,7 +55,7 @@ static const struct mark forms[][MARKS_MAX] = {
                             {"</tool_call>", BEHIND, CLOSE}},
     [ANSWER_MISTRAL] = {{"[TOOL_CALLS]", ANY, OPEN}, {"[/TOOL_CALLS]", BEHIND, CLOSE}},
     [ANSWER_LLAMA3_JSON] = {{"<|python_tag|>", ANY, OPEN},
-                            {"{", START | SEPARATED, OBJECT},
+                            {"{", START | SEPARATED | REASONED, OBJECT},
                             {";", BEHIND, SEPARATE}},
     [ANSWER_ARRAY] = {{"[", START, ELEMENT}},
 };
@@ -61,6 +64,7 @@ static const struct mark list_marks[] = {{",", IN_LIST, ELEMENT}, {"]", IN_LIST,
 void answer_init(struct answer *a, const struct answer_options *o)
 {
     *a = (struct answer){.o = *o, .place = START, .held.limit = o->limit};
+    a->phase = o->opened && o->reasoning ? REASONING : TEXT;
     if (!o->tools || o->calls >= sizeof forms / sizeof *forms || !forms[o->calls][0].text)
         a->o.calls = ANSWER_CALLS_UNKNOWN;
 }
@@ -73,12 +77,16 @@ void answer_fini(struct answer *a)
     buf_fini(&a->held);
 }
 
-bool answer_is_mark(enum answer_calls calls, struct str name)
+bool answer_is_mark(const struct answer *a, struct str name)
 {
-    if (calls == ANSWER_MISTRAL && (str_eqz(name, "[ARGS]") || str_eqz(name, "[CALL_ID]")))
+    const struct mark *marks = forms[a->o.calls];
+    const char *const *think = answer_form_think[a->o.reasoning];
+    if (a->o.calls == ANSWER_MISTRAL && (str_eqz(name, "[ARGS]") || str_eqz(name, "[CALL_ID]")))
         return true;
-    for (int i = 0; calls < sizeof forms / sizeof *forms && i < MARKS_MAX; i++)
-        if (forms[calls][i].text && str_eqz(name, forms[calls][i].text))
+    if (a->o.reasoning && (str_eqz(name, think[0]) || str_eqz(name, think[1])))
+        return true;
+    for (int i = 0; i < MARKS_MAX && marks[i].text; i++)
+        if (str_eqz(name, marks[i].text))
             return true;
     return false;
 }
@@ -218,6 +226,10 @@ static void take_mark(struct answer *a, enum action action)
     case SEPARATE:
         a->place = action == CLOSE ? BEHIND : SEPARATED;
         forget(a);
+        return;
+    case THINK:
+        forget(a);
+        a->phase = REASONING;
     }
 }
 
@@ -234,9 +246,13 @@ static const struct mark *matching(const struct answer *a, const struct mark *ma
 
 static void in_text(struct answer *a, char c, struct buf *content)
 {
+    const struct mark think = {answer_form_think[a->o.reasoning][0], START | BEHIND | SEPARATED | REASONED,
+                               THINK};
     const struct mark *m = matching(a, forms[a->o.calls], MARKS_MAX, c);
     if (!m)
         m = matching(a, list_marks, 2, c);
+    if (!m && think.text[0])
+        m = matching(a, &think, 1, c);
     if (m) {
         keep(a, c);
         if (!m->text[++a->at])
@@ -325,12 +341,34 @@ static void in_body(struct answer *a, char c, struct buf *content)
         end_function(a, content);
 }
 
-static void step(struct answer *a, char c, struct buf *content)
+/* Nothing else is looked for in here: a model thinks about calls, too. */
+static void in_reasoning(struct answer *a, char c, struct buf *reasoning)
+{
+    const char *end = answer_form_think[a->o.reasoning][1];
+    if (c != end[a->at]) {
+        buf_put(reasoning, a->held.p, a->held.n);
+        a->held.n = a->at = 0;
+    }
+    if (c != end[a->at]) {
+        buf_putc(reasoning, c);
+        return;
+    }
+    keep(a, c);
+    if (!end[++a->at]) {
+        forget(a);
+        a->place = REASONED;
+    }
+}
+
+static void step(struct answer *a, char c, struct buf *content, struct buf *reasoning)
 {
     bool possible = true;
     switch ((enum phase)a->phase) {
     case TEXT:
         in_text(a, c, content);
+        return;
+    case REASONING:
+        in_reasoning(a, c, reasoning);
         return;
     case HEAD:
         possible = in_head(a, c);
@@ -359,26 +397,32 @@ static void step(struct answer *a, char c, struct buf *content)
     }
 }
 
-static int status(const struct answer *a, const struct buf *content)
+static int status(const struct answer *a, const struct buf *content, const struct buf *reasoning)
 {
-    return a->failed ? a->failed : a->held.failed ? a->held.failed : content->failed;
+    return a->failed         ? a->failed
+           : a->held.failed  ? a->held.failed
+           : content->failed ? content->failed
+                             : reasoning->failed;
 }
 
-int answer_push(struct answer *a, struct str text, struct buf *content)
+int answer_push(struct answer *a, struct str text, struct buf *content, struct buf *reasoning)
 {
-    if (a->o.calls == ANSWER_CALLS_UNKNOWN)
+    if (!a->o.calls && !a->o.reasoning)
         return buf_put(content, text.p, text.n);
-    for (size_t i = 0; i < text.n && !a->over && !status(a, content); i++)
-        step(a, text.p[i], content);
-    return status(a, content);
+    for (size_t i = 0; i < text.n && !a->over && !status(a, content, reasoning); i++)
+        step(a, text.p[i], content, reasoning);
+    return status(a, content, reasoning);
 }
 
-int answer_end(struct answer *a, struct buf *content)
+int answer_end(struct answer *a, struct buf *content, struct buf *reasoning)
 {
-    bool framing = a->n_calls && a->phase == TEXT && a->place != FREE && a->at == 0;
-    if (framing)
-        forget(a);
-    if (!status(a, content))
+    int st = status(a, content, reasoning);
+    if (st)
+        return st;
+    if (a->phase == REASONING)
+        buf_put(reasoning, a->held.p, a->held.n);
+    else if (a->phase != TEXT || a->at || !(a->place & FRAMING))
         release(a, content);
-    return status(a, content);
+    forget(a);
+    return status(a, content, reasoning);
 }

@@ -1,4 +1,4 @@
-/* answer: what a model wrote, taken apart while it arrives: content, and calls of the tools that were offered.
+/* answer: what a model wrote, taken apart while it arrives: content, reasoning, and calls of the tools that were offered.
  *
  * Owns     what it holds back, and the calls. Borrows the tools.
  * Units    bytes.
@@ -6,8 +6,9 @@
  * Threads  one owner.
  * Errors   ST_ENOMEM, ST_ETOOBIG; the answer is then lost.
  * Bounds   O(1) per byte; `limit` bytes held, and of the arguments of each call; ANSWER_CALLS_MAX calls.
- * Source   what vLLM's parsers (hermes, qwen3_coder, mistral, llama3_json) and NVIDIA Dynamo's accept. As they do, white space
- *          around calls is dropped; unlike them, what turns out to be no call is content, byte for byte.
+ * Source   what vLLM's parsers (hermes, qwen3_coder, mistral, llama3_json; qwen3, deepseek_r1) and NVIDIA Dynamo's accept. As
+ *          they do, white space around calls is dropped; unlike them, what turns out to be no call is content, byte for byte,
+ *          and reasoning begins where nothing was said yet: a mark in the middle of a sentence is part of it.
  */
 #ifndef STATOR_ANSWER_H
 #define STATOR_ANSWER_H
@@ -28,6 +29,8 @@ struct answer_options {
     enum answer_calls calls; /* how calls are written; where that is not known, all is content */
     const cJSON *tools;      /* [{"function": {"name", "parameters"}}], checked; NULL: none were offered */
     bool one;                /* the first call ends the answer */
+    enum answer_reasoning reasoning;
+    bool opened; /* the prompt ends inside of reasoning */
     size_t limit;
 };
 
@@ -48,12 +51,13 @@ struct answer {
 };
 
 void answer_init(struct answer *a, const struct answer_options *o);
-/* Appends to `content` what is now known to be content; `calls` grows by what is now whole. */
-int answer_push(struct answer *a, struct str text, struct buf *content);
-int answer_end(struct answer *a, struct buf *content); /* end of text: what was begun is content after all */
+/* Appends what is now known to be content, or reasoning; `calls` grows by what is now whole. */
+int answer_push(struct answer *a, struct str text, struct buf *content, struct buf *reasoning);
+/* End of text: what was begun is content after all. */
+int answer_end(struct answer *a, struct buf *content, struct buf *reasoning);
 void answer_fini(struct answer *a);
 
-/* A token of this name is a mark of the form, even where the tokenizer has it as a control token that is not shown. */
-bool answer_is_mark(enum answer_calls calls, struct str name);
+/* A token of this name is a mark, even where the tokenizer has it as a control token that is not shown. */
+bool answer_is_mark(const struct answer *a, struct str name);
 
 #endif

@@ -22,6 +22,16 @@ static const struct {
     {{"Environment: ipython"}, ANSWER_LLAMA3_JSON}, /* Llama 3.1 to 3.3 */
 };
 
+#define THINK_MARKS           \
+    {                         \
+        "<think>", "</think>" \
+    }
+const char *const answer_form_think[ANSWER_REASONINGS][2] = {
+    [ANSWER_REASONING_UNKNOWN] = {"", ""},
+    [ANSWER_QWEN3] = THINK_MARKS,
+    [ANSWER_DEEPSEEK_R1] = THINK_MARKS,
+    [ANSWER_MISTRAL_THINK] = {"[THINK]", "[/THINK]"}};
+
 static bool holds(struct str text, const char *mark)
 {
     return !mark || (text.n && memmem(text.p, text.n, mark, strlen(mark)));
@@ -52,6 +62,15 @@ struct answer_form answer_form_find(struct str chat_template)
 {
     return (struct answer_form){.calls = find_calls(chat_template),
                                 .reasoning = find_reasoning(chat_template)};
+}
+
+bool answer_form_opened(enum answer_reasoning reasoning, struct str prompt)
+{
+    const char *mark = answer_form_think[reasoning][0];
+    size_t n = strlen(mark);
+    while (prompt.n && strchr(" \n\r\t", prompt.p[prompt.n - 1]))
+        prompt.n--;
+    return n && prompt.n >= n && memcmp(prompt.p + prompt.n - n, mark, n) == 0;
 }
 
 const char *answer_form_call_parser(enum answer_calls calls)

@@ -5,7 +5,7 @@
  * States   -
  * Threads  any.
  * Errors   -
- * Bounds   O(length) of the template.
+ * Bounds   O(length) of the text.
  * Source   the templates of the models; the names of the parsers are those of NVIDIA Dynamo 1.6.1, which are vLLM's.
  */
 #ifndef STATOR_ANSWER_FORM_H
@@ -26,10 +26,13 @@ enum answer_calls {
 
 enum answer_reasoning {
     ANSWER_REASONING_UNKNOWN,
-    ANSWER_QWEN3,        /* <think>..</think> in front of the answer, or no reasoning */
-    ANSWER_DEEPSEEK_R1,  /* the same, begun in the prompt */
-    ANSWER_MISTRAL_THINK /* [THINK]..[/THINK] */
+    ANSWER_QWEN3,         /* <think>..</think> in front of what is said, if at all */
+    ANSWER_DEEPSEEK_R1,   /* the same; frontends take it that reasoning begins in the prompt */
+    ANSWER_MISTRAL_THINK, /* [THINK]..[/THINK] */
+    ANSWER_REASONINGS
 };
+/* Marks, empty where unknown. */
+extern const char *const answer_form_think[ANSWER_REASONINGS][2];
 
 struct answer_form {
     enum answer_calls calls;
@@ -37,6 +40,8 @@ struct answer_form {
 };
 
 struct answer_form answer_form_find(struct str chat_template);
+/* The prompt ends inside of reasoning: the template has written the mark that opens it. */
+bool answer_form_opened(enum answer_reasoning reasoning, struct str prompt);
 /* What a frontend calls the parser that understands this; NULL: it has none. */
 const char *answer_form_call_parser(enum answer_calls calls);
 const char *answer_form_reasoning_parser(enum answer_reasoning reasoning);
