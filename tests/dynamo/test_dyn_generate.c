@@ -159,6 +159,15 @@ static void who_is_gone_is_out_of_sight_at_once_and_counts_as_aborted(void **sta
     assert_true(finished(METRICS_ABORT) == 2 && finished(METRICS_STOP) == 0 && observed(METRICS_E2E) == 0);
 }
 
+static void hints_out_of_range_are_counted_by_name(void **state)
+{
+    (void)state;
+    ask("s", "{\"token_ids\":[1,2],\"routing\":{\"priority\":101,\"strict_priority\":1},\"sampling_options\":{\"n\":2}}");
+    read_all(rig_accept(&G));
+    for (int h = 0; h < API_HINTS; h++) /* once for a call, not for each choice */
+        assert_int_equal(ledger_metrics(G.ledger)->hint_clamped[h], h == API_HINT_PRIORITY);
+}
+
 /* The second choice finds no place: the first has begun already. */
 static void all_choices_or_none_leaves_nothing_to_see(void **state)
 {
@@ -178,6 +187,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(its_tokens_and_its_end_are_timed, up, down),
         cmocka_unit_test_setup_teardown(each_end_counts_under_its_reason, up, down),
         cmocka_unit_test_setup_teardown(who_is_gone_is_out_of_sight_at_once_and_counts_as_aborted, up, down),
+        cmocka_unit_test_setup_teardown(hints_out_of_range_are_counted_by_name, up, down),
         cmocka_unit_test_setup_teardown(all_choices_or_none_leaves_nothing_to_see, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
 /* Requests: every member honoured, passed over or refused; both codecs alike. */
+#include "api_hints.h"
 #include "api_limits.h"
 #include "dyn_json.h"
 #include "dyn_request.h"
@@ -228,8 +229,12 @@ static void hints_are_moved_into_their_range(void **state)
     assert_int_equal(r.engine.priority, 100);
     assert_int_equal(r.engine.strict_priority, API_STRICT_MAX);
     assert_int_equal(r.engine.expected_output_tokens, 1);
+    assert_int_equal(r.clamped, 1u << API_HINT_PRIORITY | 1u << API_HINT_STRICT_PRIORITY | 1u << API_HINT_OSL);
     assert_int_equal(parse_with("routing", "\"priority\":-500,\"priority_jump\":0.0"), ST_OK);
     assert_int_equal(r.engine.priority, -100);
+    assert_int_equal(r.clamped, 1u << API_HINT_PRIORITY);
+    assert_int_equal(parse_with("routing", "\"priority\":-100,\"strict_priority\":3,\"expected_output_tokens\":1"), ST_OK);
+    assert_int_equal(r.clamped, 0);
     assert_true(r.engine.latency_sensitivity == 0.5f);
 }
 

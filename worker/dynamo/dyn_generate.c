@@ -293,6 +293,7 @@ static int begin(struct dyn_generate *g, const struct dyn_call *call, struct dyn
         st = guide(g, r, why);
     if (st)
         return st;
+    metrics_count_hints(ledger_metrics(g->o.ledger), r->clamped);
     struct job *j = job_new(g, r, call);
     if (!j)
         return err_set(why, ST_ENOMEM, "out of memory");

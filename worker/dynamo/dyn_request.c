@@ -7,6 +7,7 @@
  * drawn), is watched for by whoever reads the tokens: `last`. */
 #include "dyn_request.h"
 
+#include "api_hints.h"
 #include "api_limits.h"
 #include "dyn_json.h"
 #include "dyn_msgpack.h"
@@ -53,6 +54,13 @@ struct field {
     const struct field *members;
 };
 
+static enum api_hint hint_of(const struct field *f)
+{
+    return f->at == offsetof(struct asked, priority) ? API_HINT_PRIORITY
+           : f->at == offsetof(struct asked, strict) ? API_HINT_STRICT_PRIORITY
+                                                     : API_HINT_OSL;
+}
+
 static int broken(struct parse *p)
 {
     return err_set(p->e, ST_EFORMAT, "the request is cut short");
@@ -96,7 +104,7 @@ static int take_num(struct parse *p, const struct field *f, const struct dyn_val
     return ST_OK;
 }
 
-/* A hint that is out of range is moved into it; what is no hint is refused. */
+/* A hint that is out of range is moved into it and noted; what is no hint is refused. */
 static int take_whole(struct parse *p, const struct field *f, const struct dyn_value *v, bool hint)
 {
     double d;
@@ -106,6 +114,8 @@ static int take_whole(struct parse *p, const struct field *f, const struct dyn_v
         return err_set(p->e, ST_EINVAL, "%s: must be within %.0f and %.0f", f->name, f->least, f->most);
     int64_t i = (int64_t)fmin(fmax(d, f->least), f->most);
     put(p, f, &i, sizeof i);
+    if ((double)i != d)
+        p->r->clamped |= 1u << hint_of(f);
     return ST_OK;
 }
 
@@ -432,6 +442,7 @@ static void put_hints(struct parse *p)
             priority = (int64_t)floor(a->jump);
     }
     g->priority = (int32_t)(priority > most ? most : priority < -most ? -most : priority);
+    p->r->clamped |= (uint32_t)(g->priority != priority) << API_HINT_PRIORITY;
     g->strict_priority = (int32_t)a->strict;
     g->expected_output_tokens = (int32_t)a->osl;
 }

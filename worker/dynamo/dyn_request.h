@@ -42,6 +42,7 @@ struct dyn_request {
     bool has_seed; /* otherwise the caller draws one */
     struct dyn_last last[ENGINE_STOP_TOKENS_MAX];
     uint32_t n_last;
+    uint32_t clamped;       /* bit 1 << enum api_hint: hints that were moved into their range */
     struct buf guided;      /* JSON of guided_decoding; empty: none */
     struct str salt;        /* cache_salt as it came; empty: none */
     struct str session;     /* agent_context.session_id; empty: none */
