@@ -91,6 +91,7 @@ static void a_request_shows_its_hints_and_its_state(void **state)
     const cJSON *r = cJSON_GetArrayItem(json_get(j, "requests"), 0);
     assert_true(cJSON_IsString(json_get(r, "id")) && strncmp(json_get(r, "id")->valuestring, "cmpl-", 5) == 0);
     text_is(r, "class", "high");
+    text_is(r, "via", "http");
     text_is(r, "state", "queued");
     text_is(r, "prefix_id", "a \"quoted\" \n id");
     assert_true(number(r, "choice") == 0 && number(r, "priority") == 7 && number(r, "strict_priority") == 3);
@@ -136,6 +137,38 @@ static void requests_are_grouped_by_prefix_id_and_the_oldest_comes_first(void **
     assert_true(number(json_get(classes, "background"), "queued") == 2 && number(json_get(classes, "normal"), "queued") == 3);
     json_free(j);
     for (int i = 0; i < 4; i++)
+        close(fds[i]);
+}
+
+static int ask_in_session(const char *header)
+{
+    uint64_t submits = atomic_load(&S.engine->submits);
+    int fd = client_open(&S);
+    client_post(fd, "/v1/completions", "{\"prompt\":\"abc\"}", header);
+    assert_true(wait_for(&S.engine->submits, submits + 1));
+    return fd;
+}
+
+/* By the headers that Dynamo's frontend knows too. */
+static void requests_are_grouped_by_the_session_that_a_header_names(void **state)
+{
+    (void)state;
+    char longest[200];
+    snprintf(longest, sizeof longest, "X-Session-Id: %0150d\r\n", 7);
+    int fds[] = {ask_in_session("x-dynamo-session-id: s-1\r\n"), ask_in_session("x-session-id: s-1\r\n"),
+                 ask_in_session("x-session-id: s-2\r\nx-dynamo-session-id: s-3\r\n"), ask_in_session(longest),
+                 ask_in_session("x-session-id: \r\n")};
+    cJSON *j = queue(&S);
+    const cJSON *list = json_get(j, "requests"), *groups = json_get(j, "groups");
+    text_is(cJSON_GetArrayItem(list, 0), "session_id", "s-1");
+    text_is(cJSON_GetArrayItem(list, 2), "session_id", "s-3");
+    assert_int_equal(strlen(json_get(cJSON_GetArrayItem(list, 3), "session_id")->valuestring), 128);
+    assert_true(cJSON_IsNull(json_get(cJSON_GetArrayItem(list, 4), "session_id")));
+    assert_int_equal(cJSON_GetArraySize(groups), 3); /* 000..., s-1, s-3 */
+    text_is(cJSON_GetArrayItem(groups, 1), "session_id", "s-1");
+    assert_true(number(cJSON_GetArrayItem(groups, 1), "requests") == 2);
+    json_free(j);
+    for (int i = 0; i < 5; i++)
         close(fds[i]);
 }
 
@@ -190,6 +223,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_request_shows_its_hints_and_its_state, up, down),
         cmocka_unit_test_setup_teardown(unknown_hints_are_null, up, down),
         cmocka_unit_test_setup_teardown(requests_are_grouped_by_prefix_id_and_the_oldest_comes_first, up, down),
+        cmocka_unit_test_setup_teardown(requests_are_grouped_by_the_session_that_a_header_names, up, down),
         cmocka_unit_test_setup_teardown(a_vanished_request_leaves_the_view, up, down),
         cmocka_unit_test_setup_teardown(other_methods_are_refused_and_a_key_is_asked_for, up, down),
         cmocka_unit_test_setup_teardown(clamped_hints_reach_the_metrics, up, down),

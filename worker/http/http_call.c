@@ -157,6 +157,15 @@ static enum MHD_Result suspend(struct http_call *c)
     return MHD_YES;
 }
 
+/* As Dynamo's frontend takes it, so that a client names its session in one way to either. */
+static struct str session_of(const struct http_call *c)
+{
+    const char *v = MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "x-dynamo-session-id");
+    if (!v)
+        v = MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "x-session-id");
+    return v ? str_from(v) : (struct str){0};
+}
+
 /* The whole body is there, or the job woke us. */
 static enum MHD_Result advance(struct http_call *c)
 {
@@ -167,7 +176,7 @@ static enum MHD_Result advance(struct http_call *c)
             return reply_error(c, ST_EDEVICE, "The engine failed; this server is going down");
         if (c->h->draining)
             return reply_error(c, ST_EDRAIN, "The server is shutting down");
-        c->job = http_job_start(c->h->jobs, c->route->endpoint, &c->body, on_wake, c);
+        c->job = http_job_start(c->h->jobs, c->route->endpoint, &c->body, session_of(c), on_wake, c);
         if (!c->job)
             return reply_error(c, ST_ENOMEM, "out of memory");
     }

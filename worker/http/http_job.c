@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "http_job.h"
 
+#include "api_limits.h"
 #include "clock.h"
 #include "http_lane.h"
 #include "http_reply.h"
@@ -38,7 +39,8 @@ struct http_job {
     int status;
     struct err err;
     struct http_reply reply;
-    char id[48];
+    char id[48], session[API_HINT_BYTES_MAX];
+    struct str session_id; /* in `session` */
     uint32_t cls; /* of priority; of a call without hints until the prompt is known */
     int64_t arrival_ns;
     void (*wake)(void *ctx);
@@ -246,8 +248,11 @@ static int submit_one(struct http_job *j, const struct be_bias *bias, uint32_t i
     r.arrival_ns = j->arrival_ns;
     r.bias = bias;
     r.n_bias = j->prompt.request.n_bias;
-    const struct ledger_name name = {
-        .door = LEDGER_HTTP, .id = j->id, .choice = index, .prefix_id = j->prompt.request.hints.prefix_id};
+    const struct ledger_name name = {.door = LEDGER_HTTP,
+                                     .id = j->id,
+                                     .choice = index,
+                                     .prefix_id = j->prompt.request.hints.prefix_id,
+                                     .session_id = j->session_id};
     const struct ledger_owner owner = {.event = on_event, .ctx = j, .tag = index};
     int st = ledger_submit(jobs->o.ledger, &r, &name, &owner, &slot, &gen, &j->err);
     if (st)
@@ -342,7 +347,15 @@ static int send_to_lane(struct http_job *j)
     return st;
 }
 
-struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoint, struct buf *body,
+static void take_session(struct http_job *j, struct str session)
+{
+    bool whole = session.n <= sizeof j->session;
+    j->session_id = (struct str){j->session, whole ? session.n : utf8_complete((struct str){session.p, sizeof j->session})};
+    if (session.n)
+        memcpy(j->session, session.p, j->session_id.n);
+}
+
+struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoint, struct buf *body, struct str session,
                                 void (*wake)(void *ctx), void *ctx)
 {
     struct http_job *j = mem_zalloc(1, sizeof *j);
@@ -357,6 +370,7 @@ struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoi
                            .wake = wake,
                            .wake_ctx = ctx};
     *body = (struct buf){0};
+    take_session(j, session);
     if (jobs->first)
         jobs->first->prev = j;
     jobs->first = j;

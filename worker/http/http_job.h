@@ -45,9 +45,9 @@ uint32_t http_jobs_count(const struct http_jobs *jobs);      /* not yet dropped 
 void http_jobs_fail_all(struct http_jobs *jobs, int status,
                         const char *text); /* running ones end with this error */
 
-/* Takes the body's memory. `wake` is called when the state changed or output came; never from within this call.
- * NULL: no memory. */
-struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoint, struct buf *body,
+/* Takes the body's memory. `session` is what the call's headers name, empty = none; API_HINT_BYTES_MAX bytes of it are kept.
+ * `wake` is called when the state changed or output came; never from within this call. NULL: no memory. */
+struct http_job *http_job_start(struct http_jobs *jobs, enum api_endpoint endpoint, struct buf *body, struct str session,
                                 void (*wake)(void *ctx), void *ctx);
 void http_job_drop(struct http_job *j);
 enum http_job_state http_job_state(const struct http_job *j);
