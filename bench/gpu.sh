@@ -46,7 +46,7 @@ out=$root/build/gpu/$capability
 mkdir -p "$out"
 log=$out/build.log
 
-include="-Ibase -Ikernels -Ikernels/cpu -Ikernels/cuda -Ikvcache -Iworker/model -Iworker/engine -Ibench/gpu"
+include="-Ibase -Ikernels -Ikernels/cpu -Ikernels/cuda -Ikvcache -Iworker/model -Iworker/grammar -Iworker/engine -Ibench/gpu"
 cflags="-std=c17 -O2 -g -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden $include -isystem $cuda/include"
 nvflags="-std=c++17 -O3 -fmad=false -Xcompiler -fno-strict-aliasing,-fno-threadsafe-statics $arch $include"
 
@@ -65,8 +65,10 @@ isa_flags() { # by the file's suffix, as in CMakeLists.txt
 # All but what reads JSON: bench_gpu describes its models in C.
 sources() {
     ls kernels/cuda/*.cu
-    ls base/*.c kernels/*.c kernels/cpu/*.c kernels/cuda/*.c kvcache/*.c worker/model/*.c worker/engine/*.c bench/gpu.c bench/gpu/*.c |
-        grep -v -e /json.c -e /hparams_hf.c -e /safetensors.c -e /source_hf.c -e /model_open.c -e /cu_plugin.c
+    ls base/*.c kernels/*.c kernels/cpu/*.c kernels/cuda/*.c kvcache/*.c worker/model/*.c worker/grammar/*.c worker/engine/*.c \
+        bench/gpu.c bench/gpu/*.c |
+        grep -v -e /json.c -e '/grammar_\(keyword\|number\|object\|schema\).c' \
+            -e /hparams_hf.c -e /safetensors.c -e /source_hf.c -e /model_open.c -e /cu_plugin.c
 }
 
 build() {
