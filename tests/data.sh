@@ -2,7 +2,7 @@
 # vectors and real chat templates come from a PyPI source package; the Python packages that goldens are checked against,
 # and the real clients, live in one virtual environment.
 
-test_packages="curl g++ clang libclang-rt-14-dev python3 python3-pip python3-venv ca-certificates git etcd-server"
+test_packages="curl openssl g++ clang libclang-rt-14-dev python3 python3-pip python3-venv ca-certificates git etcd-server"
 sdist=llama-cpp-python==0.3.36
 
 # Python packages, pinned: goldens are compared with these versions.
