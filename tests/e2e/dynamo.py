@@ -63,9 +63,9 @@ class Etcd:
 
 
 class Deployment:
-    """A store, a frontend in KV mode and so many workers. `store`: the flags and variables of file or etcd discovery."""
+    """A store, a frontend in KV mode and so many workers. `etcd`, `store`: the address, the folder of one that is there already."""
 
-    def __init__(self, workers=2, etcd=None, worker_flags=(), frontend_flags=("--migration-limit", "3")):
+    def __init__(self, workers=2, etcd=None, store=None, worker_flags=(), frontend_flags=("--migration-limit", "3")):
         self.folder = tempfile.mkdtemp(prefix="stator-dynamo-")
         self.env = {"DYN_REQUEST_PLANE": "tcp", "DYN_EVENT_PLANE": "zmq", "DYN_TCP_RPC_HOST": "127.0.0.1",
                     "DYN_TCP_RESPONSE_STREAM_HOST": "127.0.0.1", "DYN_EVENT_PLANE_HOST": "127.0.0.1", "HF_HUB_OFFLINE": "1",
@@ -74,7 +74,7 @@ class Deployment:
             self.store = ["--dyn-discovery-backend", "etcd", "--etcd-endpoints", etcd]
             self.env.update(DYN_DISCOVERY_BACKEND="etcd", ETCD_ENDPOINTS=etcd)
         else:
-            store = os.path.join(self.folder, "store")
+            store = store or os.path.join(self.folder, "store")
             self.store = ["--dyn-file-kv", store]
             self.env.update(DYN_DISCOVERY_BACKEND="file", DYN_FILE_KV=store)
         self.frontend_flags, self.worker_flags = list(frontend_flags), list(worker_flags)
@@ -84,7 +84,7 @@ class Deployment:
             for _ in range(workers):
                 self.add_worker()
             self.model = until("a model in /v1/models", 20, lambda: self.models() and self.models()[0])
-            until("all workers answer", 20, lambda: len(self.seen_workers()) == workers)
+            until("all workers answer", 20, lambda: len(self.seen_workers()) >= workers)
         except BaseException as e:
             self.__exit__(type(e))
             raise

@@ -4,7 +4,6 @@ those of the events, and the tree that it builds from them is the worker's own i
 test_dyn_traffic; once live, from a worker's socket.
 
 The record: `request SALT TOKEN...` (prompt and output), `events HEX` (a message's payload), `tree HEX` (the recovery's answer)."""
-import glob
 import json
 import os
 import random
@@ -22,6 +21,7 @@ try:
 except ImportError:
     pass  # main() starts this file again, with Dynamo's own Python
 sys.path.insert(0, HERE)
+from plane import record  # noqa: E402
 from worker import BINARY, Worker  # noqa: E402
 
 BLOCK, WORKER = 16, 77
@@ -123,19 +123,6 @@ def load():
         check(*replay(f.read().splitlines()))
 
 
-def record(folder, bucket, part):
-    """The one of this bucket; records come a moment after the worker is ready."""
-    end = time.monotonic() + 20
-    while True:
-        paths = [p for p in glob.glob(os.path.join(folder, "v1", bucket, "*")) if part in p]
-        if paths or time.monotonic() > end:
-            break
-        time.sleep(0.02)
-    assert len(paths) == 1, (bucket, paths)
-    with open(paths[0]) as f:
-        return json.load(f)
-
-
 def hear(socket, tree, state, seconds):
     """Takes what comes until nothing has for so long."""
     while socket.poll(1000 * seconds):
@@ -155,7 +142,7 @@ def hear(socket, tree, state, seconds):
 def live():
     rng = random.Random(3)
     with tempfile.TemporaryDirectory() as folder, Worker("--dynamo", "--dyn-file-kv", folder) as w:
-        channel, source = record(folder, "event_channels", "kv%2Devents"), record(folder, "event_sources", "kv%2Devents")
+        channel, source = record(folder, "event_channels", "kv-events"), record(folder, "event_sources", "kv-events")
         meta = source["metadata"]
         state = {"publisher": channel["instance_id"], "worker": meta["worker"]["worker_id"], "sequence": 0, "last": 0}
         assert state["publisher"] == source["publisher_id"] < 1 << 53 and meta["recovery_target"]["endpoint"].endswith(

@@ -1,4 +1,5 @@
 """A frontend of the request plane made of sockets: frames go to the worker, and answers come home to a listening socket."""
+import glob
 import json
 import os
 import queue
@@ -43,26 +44,61 @@ def read_message(s):
     return json.loads(read(s, head + data))
 
 
+def record(store, bucket, part):
+    """The one whose key holds this, in a file store; records come a moment after the worker is ready."""
+    part, end = part.replace("/", "%2F").replace("-", "%2D").replace("_", "%5F"), time.monotonic() + 20
+    while True:
+        paths = [p for p in glob.glob(os.path.join(store, "v1", bucket, "*")) if part in os.path.basename(p)]
+        if paths or time.monotonic() > end:
+            break
+        time.sleep(0.02)
+    assert len(paths) == 1, (bucket, part, paths)
+    with open(paths[0]) as f:
+        return json.load(f)
+
+
 class Instance:
     """A worker as the file store shows it: (host, port) and path of one of its endpoints."""
 
     def __init__(self, store, endpoint):
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            folder = os.path.join(store, "v1", "instances")
-            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-                if not name.startswith("."):
-                    record = json.load(open(os.path.join(folder, name)))
-                    if record["endpoint"].startswith(endpoint):
-                        where, _, path = record["transport"]["tcp"].partition("/")
-                        self.host, self.port = where.rsplit(":", 1)
-                        self.port, self.path = int(self.port), path.encode()
-                        return
-            time.sleep(0.02)
-        raise AssertionError(f"no instance of {endpoint} in {store}")
+        where, _, path = record(store, "instances", "/" + endpoint)["transport"]["tcp"].partition("/")
+        self.host, self.port = where.rsplit(":", 1)
+        self.port, self.path = int(self.port), path.encode()
 
     def connect(self, timeout=30):
         return socket.create_connection((self.host, self.port), timeout=timeout)
+
+
+class Call:
+    """One request with connections of its own. Iterating gives its items, until the final one."""
+
+    def __init__(self, instance, request):
+        with socket.create_server(("127.0.0.1", 0)) as home:
+            home.settimeout(60)
+            self.request = instance.connect(60)
+            self.request.sendall(frame(instance.path, control_of("127.0.0.1:%d" % home.getsockname()[1], "call"),
+                                       json.dumps(request).encode()))
+            refusal = read_ack(self.request)
+            assert refusal == "", refusal
+            self.response = home.accept()[0]
+        assert read_message(self.response)["subject"] == "call"
+        assert read_message(self.response) == {"error": None}
+
+    def __iter__(self):
+        while True:
+            item = read_message(self.response)
+            if item == {"complete_final": True}:
+                assert read_message(self.response) == "sentinel"
+                return
+            yield item["data"]
+
+    def say(self, word):
+        """kill or stop"""
+        self.response.sendall(message(json.dumps(word).encode()))
+
+    def close(self):
+        self.response.close()
+        self.request.close()
 
 
 class Frontend:
