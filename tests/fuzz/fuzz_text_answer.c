@@ -8,7 +8,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void take_apart(const struct answer_options *o, struct str text, size_t step, struct buf *content,
-                       struct buf *calls)
+                       struct buf *reasoning, struct buf *calls)
 {
     struct answer a;
     answer_init(&a, o);
@@ -44,8 +44,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct str text = {(const char *)data + 1, size - 1};
     struct buf content = {0}, calls = {0}, cut_content = {0}, cut_calls = {0};
     struct buf thought = {0}, cut_thought = {0};
-    take_apart(&o, text, text.n + 1, &content, &calls, &thought);
-    take_apart(&o, text, 1 + (data[0] >> 4 & 3), &cut_content, &cut_calls, &cut_thought);
+    take_apart(&o, text, text.n + 1, &content, &thought, &calls);
+    take_apart(&o, text, 1 + (data[0] >> 4 & 3), &cut_content, &cut_thought, &cut_calls);
     if (!str_eq(buf_str(&content), buf_str(&cut_content)) || !str_eq(buf_str(&calls), buf_str(&cut_calls)) ||
         !str_eq(buf_str(&thought), buf_str(&cut_thought)))
         abort();
