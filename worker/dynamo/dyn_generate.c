@@ -14,9 +14,9 @@
 #include "grammar_schema.h"
 #include "log.h"
 #include "mem.h"
+#include "random.h"
 
 #include <string.h>
-#include <sys/random.h>
 
 struct choice {
     uint32_t slot, gen;
@@ -210,14 +210,6 @@ static void on_event(void *ctx, uint32_t index, const struct engine_event *ev)
 }
 
 /* ---- from the frontend ------------------------------------------------------------------------------------------- */
-
-static uint64_t random_u64(void)
-{
-    uint64_t v = 0;
-    if (getrandom(&v, sizeof v, GRND_NONBLOCK) != sizeof v)
-        v = (uint64_t)clock_now_ns() * UINT64_C(0x9e3779b97f4a7c15);
-    return v;
-}
 
 static struct job *job_new(struct dyn_generate *g, const struct dyn_request *r, const struct dyn_call *call)
 {

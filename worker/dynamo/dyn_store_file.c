@@ -8,13 +8,13 @@
 #include "dyn_store_state.h"
 
 #include "mem.h"
+#include "random.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,12 +59,9 @@ static int name_record(struct folder *f, const struct dyn_record *r, struct err 
         else
             buf_printf(&f->path, "%%%02X", c);
     }
-    uint64_t salt = 0;
-    if (getrandom(&salt, sizeof salt, 0) < 0)
-        salt = (uint64_t)getpid();
     buf_reset(&f->part);
     buf_printf(&f->part, "%s/%s/.tmp_%016llx", f->root.p, dyn_store_buckets[r->bucket],
-               (unsigned long long)salt);
+               (unsigned long long)random_u64());
     return f->path.failed || f->part.failed ? err_set(e, ST_ENOMEM, "discovery: no memory") : ST_OK;
 }
 

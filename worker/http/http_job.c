@@ -12,13 +12,13 @@
 #include "http_seq.h"
 #include "log.h"
 #include "mem.h"
+#include "random.h"
 #include "stop.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 
 _Static_assert((int)API_STOP_MAX == (int)STOP_MAX && (int)API_STOP_BYTES_MAX == (int)STOP_BYTES_MAX,
                "one limit");
@@ -228,14 +228,6 @@ bool http_job_broken(const struct http_job *j)
 }
 
 /* ---- to the engine ----------------------------------------------------------------------------------------------- */
-
-static uint64_t random_u64(void)
-{
-    uint64_t v = 0;
-    if (getrandom(&v, sizeof v, GRND_NONBLOCK) != sizeof v)
-        v = (uint64_t)clock_now_ns() * UINT64_C(0x9e3779b97f4a7c15);
-    return v;
-}
 
 static void on_event(void *ctx, uint32_t index, const struct engine_event *ev);
 
