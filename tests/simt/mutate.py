@@ -25,7 +25,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KERNELS = os.path.join(ROOT, "kernels", "cuda")
 FLAGS = ["-std=c++17", "-O1", "-g", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-fvisibility=hidden", "-DSTATOR_SIMT",
-         "-fsanitize=thread"]
+         "-fsanitize=thread", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"] # a GPU faults at an unaligned vector
 
 LIMIT_S = 600 # of a test; the whole ones take a twentieth of it on a machine that does nothing else
 
@@ -111,6 +111,8 @@ def mutants_of(path):
         spans, end = arguments(code, m.end() - 1)
         row, chunk = (code[a:b] for a, b in spans)
         add(m.start(), end, f"(({row}) * 128 + (({chunk}) << 4))", "no swizzle")
+    for m in re.finditer(r"\(\(size_t\)\w+ & 15\) == 0", code):
+        add(m.start(), m.end(), "true", "no test of alignment")
     for m in re.finditer(r"\bfor \(([^;]*);\s*(\w+) < ([^;&|?]+); ?([^;{]*?)\)", code):
         name, bound = m.group(2), m.group(3)
         step = re.search(rf"\b{name} ([+*])= ([^,]+)", m.group(4))
@@ -198,6 +200,8 @@ def run(program, limit_s):
 
 
 def verdict(seen):
+    if "Illegal instruction" in seen:
+        return "unaligned"
     if ", race:0: " in seen:
         return "race"
     if seen.startswith(("test ", "gpu_close:")): # a test that failed left its gpu

@@ -10,6 +10,7 @@ extern "C" {
 #include "cpu_rows.h"
 #include "cpu_sample_row.h"
 }
+#include <algorithm>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -462,6 +463,26 @@ static void masked_rows_are_those_of_the_cpu(void **)
     }
 }
 
+/* A penalty that would be infinite is none: its token is banned before. */
+static void masks_come_before_penalties(void **)
+{
+    struct step s = make_step(2, 70, 72);
+    for (uint32_t i = 0; i < s.m; i++) {
+        struct row &r = s.rows[i];
+        std::fill_n(logits_of(s, i), s.vocab, 1.0f);
+        logits_of(s, i)[33] = 3e38f;
+        r.gpu.repetition = 0.5f;
+        r.gpu.n_logprobs = 3;
+        r.allowed = {~0u, ~2u, ~0u};
+        if (i == 0)
+            r.seen.push_back({33, 1});
+        else
+            r.gpu.prev = 1, r.prev = 33;
+    }
+    for (int32_t token : check(s, true).drawn)
+        assert_true(token >= 0 && token != 33);
+}
+
 /* More tokens stay than the list holds: the search goes on over the row, to the id when logits are equal. */
 static void long_rows_need_no_list(void **)
 {
@@ -672,6 +693,7 @@ int main(void)
         cmocka_unit_test(no_noise_is_above_its_bound),
         cmocka_unit_test(tokens_are_those_of_the_cpu),
         cmocka_unit_test(masked_rows_are_those_of_the_cpu),
+        cmocka_unit_test(masks_come_before_penalties),
         cmocka_unit_test(long_rows_need_no_list),
         cmocka_unit_test(every_column_of_a_walk_has_its_mass),
         cmocka_unit_test(a_row_as_long_as_that_of_a_model),
