@@ -94,13 +94,13 @@ class Bench:
         self.deployment.__exit__(kind)
         shutil.rmtree(self.folder)
 
-    def load(self, way, n):
+    def load(self, way, n, osl):
         """The client's report. No two loads send the same prompts."""
         self.seed += 1
         client, *where = self.commands[way]
         with tempfile.NamedTemporaryFile(suffix=".json") as out:
             subprocess.run([os.path.join(BUILD, client), *where, "--concurrency", str(self.args.concurrency), "--num-requests", str(n),
-                            "--isl", str(self.args.isl), "--osl", str(self.args.osl), "--token-ids", str(TOKEN_IDS), "--warmup", "0",
+                            "--isl", str(self.args.isl), "--osl", str(osl), "--token-ids", str(TOKEN_IDS), "--warmup", "0",
                             "--seed", str(self.seed), "--quiet", "--json", out.name], check=True)
             report = json.load(open(out.name, encoding="utf-8"))
         assert report["failed"] == 0 and report["cached_tokens"] == 0, report
@@ -108,7 +108,7 @@ class Bench:
 
     def measure(self, way, round_, n):
         threads, other = thread_seconds(self.worker.process.pid), process_seconds(self.deployment.frontend.pid)
-        report = self.load(way, n)
+        report = self.load(way, n, self.args.osl)
         threads = {k: v - threads.get(k, 0) for k, v in thread_seconds(self.worker.process.pid).items()}
         frontend = process_seconds(self.deployment.frontend.pid) - other
         tokens, seconds = report["output_tokens"], report["seconds"]
@@ -123,9 +123,13 @@ class Bench:
         print(f"{name_of(self.step_us)}, round {round_}, {way:8}: {row['tok_s']:.0f} tok/s, TTFT P50 {row['ttft_p50_ms']:.1f} ms, "
               f"us per token: io {row['io_us']:.2f}, worker {row['worker_us']:.2f}, frontend {row['frontend_us']:.2f}", flush=True)
 
-    def play(self, n):
+    def play(self):
+        """So many requests that the device would take --seconds, two for each stream at least; on the CPU one."""
+        args = self.args
+        waves = max(2, round(args.seconds * 1e6 / (self.step_us * args.osl))) if self.step_us else 1
+        n = waves * args.concurrency
         for way in WAYS:
-            self.load(way, self.args.concurrency)
+            self.load(way, args.concurrency, 16)
         for round_ in range(1, self.args.rounds + 1):
             for i in range(len(WAYS)):
                 self.measure(WAYS[(i + round_) % len(WAYS)], round_, n)
@@ -135,7 +139,7 @@ class Bench:
 # ---- the report -----------------------------------------------------------------------------------------------------------
 
 def name_of(step_us):
-    return f"steps of {step_us / 1000:g} ms" if step_us else "the default model on the CPU"
+    return f"a device with steps of {step_us / 1000:g} ms" if step_us else "the CPU with the default model"
 
 
 def middle(rows, way, key):
@@ -153,12 +157,10 @@ def limit(args, rows, way):
     step_us, tok_s, cores = rows[0]["step_us"], middle(rows, way, "tok_s"), middle(rows, way, "cores")
     if step_us and tok_s >= 0.95 * args.concurrency * 1e6 / step_us:
         return "the device"
-    spent = {"the worker": middle(rows, way, "worker_us"), "the frontend": middle(rows, way, "frontend_us"),
-             "the client": middle(rows, way, "client_us")}
-    most = max(spent, key=spent.get)
+    spent = {part: middle(rows, way, part + "_us") for part in ("worker", "frontend", "client")}
     if cores >= 0.9 * os.cpu_count():
-        return f"all cores, {most} most ({100 * spent[most] / sum(spent.values()):.0f} % of the work)"
-    return f"{most}: it is waited for while cores are idle" if step_us else "the forward pass"
+        return "all cores: " + ", ".join(f"{part} {100 * us / sum(spent.values()):.0f} %" for part, us in spent.items())
+    return f"steps that wait for the {max(spent, key=spent.get)}, cores being idle"
 
 
 def device_table(args, rows):
@@ -178,15 +180,14 @@ def verdicts(args, everything):
     said = []
     for rows in everything:
         for way in WAYS[1:]:
-            share, why = statistics.median(ratios(rows, way)), limit(args, rows, way)
-            holds = "holds" if share >= 0.95 else "below, and the frontend is the limit" if "frontend" in why else "**MISSED**"
-            said.append(f"- {name_of(rows[0]['step_us'])}, {way}: {100 * share:.1f} % of the own endpoint's tokens/s "
-                        f"(at least 95 %: {holds})")
+            share = statistics.median(ratios(rows, way))
+            said.append(f"- {name_of(rows[0]['step_us'])}, {way}: {100 * share:.1f} % of the own endpoint's tokens/s; "
+                        f"{'at least 95 %: holds' if share >= 0.95 else '**below 95 %**'}; limit: {limit(args, rows, way)}")
     return "\n".join(said)
 
 
 def write(args, everything):
-    parts = "\n\n".join(f"## {name_of(rows[0]['step_us']).capitalize()}\n\n{device_table(args, rows)}" for rows in everything)
+    parts = "\n\n".join(f"## On {name_of(rows[0]['step_us'])}\n\n{device_table(args, rows)}" for rows in everything)
     text = f"""# Dynamo's request plane beside the worker's own endpoint, {args.concurrency} streams
 
 {verdicts(args, everything)}
@@ -194,12 +195,12 @@ def write(args, everything):
 {parts}
 
 Medians of the rounds; ratios are taken within a round. TTFT and ITL are the client's. The plane's client hands no text out and
-parses no HTTP; so its own work per token is not to be compared with the other's. TTFT is that of requests that come at once, a
-wave as large as there are streams: all outputs are equally long.
+parses no HTTP; so its own work per token is not to be compared with the other's. All outputs are equally long, so requests come
+in waves as large as there are streams: TTFT is that of so many at once, and a device waits between two waves.
 
 - CPU: {cpu_name()}, {os.cpu_count()} cores, shared by worker, frontend and client; {commit()}; {datetime.date.today()}
-- model {os.path.basename(worker.MODEL)}; ai-dynamo 1.6.1, `--router-mode kv`; prompts of {args.isl} and outputs of {args.osl} tokens,
-  {args.num_requests} requests a round, on the CPU {args.cpu_requests}; {args.rounds} rounds
+- model {os.path.basename(worker.MODEL)}; ai-dynamo 1.6.1, `--router-mode kv`; prompts of {args.isl} and outputs of {args.osl} tokens;
+  {args.rounds} rounds
 - machine load (1 min) while measuring: {min(args.loads):.1f} to {max(args.loads):.1f}{f', at nice {args.nice}' if args.nice else ''}
 - worker: `--max-num-seqs {args.concurrency} --context-length 2048 --dynamo`
 """
@@ -221,8 +222,7 @@ def main():
     p.add_argument("--concurrency", type=int, default=64)
     p.add_argument("--isl", type=int, default=64)
     p.add_argument("--osl", type=int, default=256)
-    p.add_argument("--num-requests", type=int, default=256, help="of each way and round, on a device of fixed steps")
-    p.add_argument("--cpu-requests", type=int, default=64, help="of each way and round, on the CPU")
+    p.add_argument("--seconds", type=float, default=3, help="that a load takes on a device of fixed steps, if nothing else is the limit")
     p.add_argument("--steps", default="0,10000,2500,250", help="devices by the time of their step in us; 0 = the CPU")
     p.add_argument("--nice", type=int, default=0, help="-15, say: for a machine that does other work meanwhile")
     args = p.parse_args()
@@ -230,7 +230,7 @@ def main():
     args.loads, everything = [os.getloadavg()[0]], []
     for step_us in (int(s) for s in args.steps.split(",")):
         with Bench(args, step_us) as bench:
-            everything.append(bench.play(args.num_requests if step_us else args.cpu_requests))
+            everything.append(bench.play())
         args.loads.append(os.getloadavg()[0])
     write(args, everything)
 
