@@ -28,6 +28,8 @@ int buf_reserve(struct buf *b, size_t more)
 {
     if (b->failed)
         return b->failed;
+    if (!b->limit && more < b->cap - b->n) /* most appends */
+        return ST_OK;
     size_t need;
     if (!mem_add(b->n, more, &need) || !mem_add(need, 1, &need) || (b->limit && need - 1 > b->limit))
         return b->failed = ST_ETOOBIG;

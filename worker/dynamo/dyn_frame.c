@@ -16,12 +16,10 @@ static uint64_t get_be(const char *p, unsigned bytes)
     return v;
 }
 
-static void put_be(struct buf *b, uint64_t v, unsigned bytes)
+static void set_be(char *out, uint64_t v, unsigned bytes)
 {
-    char out[8];
     for (unsigned i = 0; i < bytes; i++)
         out[i] = (char)(v >> 8 * (bytes - 1 - i));
-    buf_put(b, out, bytes);
 }
 
 /* One length-prefixed piece at `*at`. */
@@ -53,7 +51,9 @@ int dyn_frame_parse(struct dyn_frame *out, const char *p, size_t n)
 
 void dyn_frame_put_ack(struct buf *b, struct str text)
 {
-    put_be(b, text.n, 4);
+    char length[4];
+    set_be(length, text.n, sizeof length);
+    buf_put(b, length, sizeof length);
     buf_put(b, text.p, text.n);
 }
 
@@ -145,9 +145,10 @@ int dyn_control_parse(struct dyn_control *out, struct str json, struct err *e)
 
 static void put_parts_head(struct buf *b, size_t header, size_t data)
 {
-    put_be(b, header, 8);
-    put_be(b, data, 8);
-    put_be(b, 0, 8);
+    char head[DYN_PART_BYTES] = {0};
+    set_be(head, header, 8);
+    set_be(head + 8, data, 8);
+    buf_put(b, head, sizeof head);
 }
 
 static void put_header(struct buf *b, struct str header)
@@ -173,17 +174,21 @@ void dyn_frame_put_prologue(struct buf *b)
     put_header(b, STR_LIT("{\"error\":null}"));
 }
 
-/* The length stands before the item and is known after it: JSON is written behind a head of zeros, which is then filled in. */
+/* The length stands before the item and is known after it: what is written begins with a head of zeros, which is then filled in.
+ * Every token passes here, so what stands around it is written as it is on the wire. */
 int dyn_frame_put_item(struct buf *b, enum dyn_codec codec, struct str item)
 {
+    static const char before[] = "\x82\xa4"
+                                 "data",
+                      after[] = "\xae"
+                                "complete_final"
+                                "\xc2";
     size_t head = b->n;
     put_parts_head(b, 0, 0);
     if (codec == DYN_CODEC_MSGPACK) {
-        dyn_msgpack_put_map(b, 2);
-        dyn_msgpack_put_key(b, "data");
+        buf_put(b, before, sizeof before - 1);
         buf_put(b, item.p, item.n);
-        dyn_msgpack_put_key(b, "complete_final");
-        dyn_msgpack_put_bool(b, false);
+        buf_put(b, after, sizeof after - 1);
     } else {
         struct dyn_msgpack m = dyn_msgpack_of(item.p, item.n);
         buf_puts(b, "{\"data\":");
@@ -194,9 +199,7 @@ int dyn_frame_put_item(struct buf *b, enum dyn_codec codec, struct str item)
     }
     if (b->failed)
         return b->failed;
-    uint64_t data = b->n - head - DYN_PART_BYTES;
-    for (unsigned i = 0; i < 8; i++)
-        b->p[head + 8 + i] = (char)(data >> 8 * (7 - i));
+    set_be(b->p + head + 8, b->n - head - DYN_PART_BYTES, 8);
     return ST_OK;
 }
 
