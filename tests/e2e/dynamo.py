@@ -128,9 +128,9 @@ class Deployment:
             return worker_of(reply) if status == 200 else None
         return set(in_threads(8, ask)) - {None}
 
-    def send(self, path, **body):
+    def send(self, path, headers=None, **body):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        connection.request("POST", path, json.dumps({"model": self.model, **body}), {"Content-Type": "application/json"})
+        connection.request("POST", path, json.dumps({"model": self.model, **body}), {"Content-Type": "application/json", **(headers or {})})
         return connection
 
     def open(self, path, **body):

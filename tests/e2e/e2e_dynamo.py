@@ -143,11 +143,28 @@ def case_guided_answers_have_their_form(d):
     assert d.post(TEXT, prompt="x", max_tokens=2, nvext={"guided_json": FORECAST})[0] == 400
 
 
-def case_hints_are_taken(d):
-    for hints in ({"priority": 5}, {"strict_priority": 2}, {"osl": 4}, {"latency_sensitivity": 0.9}, {"priority": -3, "osl": 100000},
-                  {"speculative_prefill": True}):
-        status, reply = d.post(CHAT, **ask(CHAT, "hi"), max_tokens=2, nvext={"agent_hints": hints})
-        assert status == 200, (hints, reply)
+def requests(d):
+    return [r for w in d.workers for r in json.loads(w.request("GET", "/v1/stator/queue")[2])["requests"]]
+
+
+def case_hints_reach_the_worker(d):
+    for hints, session in (({"priority": 5, "osl": 4}, None), ({"strict_priority": 2}, "agent-7"), ({"priority": -3, "osl": 100000}, None)):
+        headers = {"x-dynamo-session-id": session} if session else {}
+        connection = d.send(CHAT, headers, **ask(CHAT, "hi"), max_tokens=4000, ignore_eos=True, nvext={"agent_hints": hints})
+        seen = until("it is there", 10, lambda: requests(d))
+        connection.close()
+        assert len(seen) == 1 and seen[0]["via"] == "dynamo" and seen[0]["session_id"] == session, seen
+        assert all(seen[0][name] == value for name, value in hints.items()), (hints, seen)
+        until("it is gone", 10, lambda: not requests(d))
+    status, reply = d.post(CHAT, **ask(CHAT, "hi"), max_tokens=2, nvext={"agent_hints": {"latency_sensitivity": 0.9}})
+    assert status == 200, reply
+
+
+def case_the_next_turn_is_computed_ahead(d):
+    before = total(d, "request_success_total")
+    status, reply = d.post(CHAT, **ask(CHAT, "hello"), max_tokens=4, nvext={"agent_hints": {"speculative_prefill": True}})
+    assert status == 200, reply
+    until("the frontend's own request", 10, lambda: total(d, "request_success_total") == before + 2)
 
 
 def case_a_high_priority_overtakes_a_queue_of_low_ones(d):
@@ -163,14 +180,11 @@ def case_a_high_priority_overtakes_a_queue_of_low_ones(d):
         threads.append(threading.Thread(target=run, args=what))
         threads[-1].start()
 
-    def requests():
-        return [r for w in d.workers for r in json.loads(w.request("GET", "/v1/stator/queue")[2])["requests"]]
-
     for n in range(1, SLOTS + 3):  # one after the other, or they could arrive in another order
         start("low", 0, 80)
-        until("it is there", 10, lambda n=n: len(requests()) == n)
-    until("two wait", 10, lambda: sorted(r["state"] for r in requests()) == ["decode"] * SLOTS + ["queued"] * 2)
-    assert {(r["via"], r["priority"]) for r in requests()} == {("dynamo", 0)}
+        until("it is there", 10, lambda n=n: len(requests(d)) == n)
+    until("two wait", 10, lambda: sorted(r["state"] for r in requests(d)) == ["decode"] * SLOTS + ["queued"] * 2)
+    assert {(r["via"], r["priority"]) for r in requests(d)} == {("dynamo", 0)}
     start("high", 10, 4)
     for t in threads:
         t.join()

@@ -369,7 +369,7 @@ def check_welcome(etcd, variables):
 def check_refused(worker):
     """It ends by itself and says what etcd, or the handshake with it, was about."""
     assert worker.process.wait(30) != 0
-    until("its last words", 5, lambda: "stator: https://127.0.0.1" in worker.log())
+    until("its last words", 5, lambda: "stator: discovery (etcd): " in worker.log())
     assert "certificate" in worker.log().splitlines()[-1], worker.log()
 
 
