@@ -11,6 +11,8 @@
 #include "dyn_conns.h"
 #include "plane_rig.h"
 
+#include <sys/resource.h>
+
 /* Reads one byte; true: there is none, the other side closed. */
 static bool rig_closed(struct rig *g, int fd)
 {
@@ -342,6 +344,101 @@ static void lengths_that_lie_are_not_waited_for(void **state)
     rig_stop(&g);
 }
 
+/* There is nothing that waits for a moment that has passed: who owes nothing stays, however far the clock goes. */
+static void a_clock_that_jumps_ends_only_what_is_overdue(void **state)
+{
+    struct rig g;
+    (void)state;
+    rig_start(&g, &plain, AF_INET);
+    int idle = rig_connect(&g), late = rig_connect(&g);
+    serve_well(&g, idle);
+    rig_settle(&g);
+    assert_int_equal(send(late, "\0\1x", 3, MSG_NOSIGNAL), 3);
+    rig_turn(&g);
+    g.skew_ns = INT64_C(1000000) * NS_PER_S;
+    rig_turn(&g);
+    assert_true(rig_closed(&g, late));
+    serve_well(&g, idle);
+    g.skew_ns = 0; /* and back */
+    serve_well(&g, idle);
+    close(idle);
+    close(late);
+    rig_settle(&g);
+    rig_stop(&g);
+}
+
+/* Without descriptors newcomers wait in the kernel, those who are there are served, and the newcomers after them. */
+static void newcomers_wait_for_descriptors(void **state)
+{
+    struct rig g;
+    struct rlimit before, none;
+    (void)state;
+    rig_start(&g, &plain, AF_INET);
+    int good = rig_connect(&g);
+    rig_ask(&g, good, true, "s1", "{}");
+    assert_string_equal(rig_ack(&g, good), "");
+    mem_free(rig_response(&g, rig_accept(&g), true));
+    rig_settle(&g);
+    int late = rig_connect(&g);
+    int next = dup(late);
+    close(next); /* the lowest number that is free */
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = (rlim_t)next, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    rig_turn(&g);
+    assert_int_equal(dyn_plane_conns(g.plane), 1);
+    rig_ask(&g, good, true, "s2",
+            HI); /* its answer finds no descriptor either: the request ends, the connection stays */
+    assert_string_equal(rig_ack(&g, good), "");
+    rig_settle(&g);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    g.skew_ns = NS_PER_S;
+    rig_turn(&g); /* looks again */
+    serve_well(&g, late);
+    serve_well(&g, good);
+    close(late);
+    close(good);
+    rig_settle(&g);
+    rig_stop(&g);
+}
+
+/* Whichever allocation fails: that connection or that request is gone or refused, and nothing else is. */
+static void without_memory_one_connection_ends(void **state)
+{
+    struct rig g;
+    struct buf b = {0};
+    (void)state;
+    rig_start(&g, &plain, AF_INET);
+    rig_frame(&g, &b, false, "s1", "{}");
+    int good = rig_connect(&g);
+    serve_well(&g, good);
+    rig_settle(&g);
+    bool whole = false;
+    for (uint64_t n = 1; !whole; n++) {
+        assert_true(n < 1000);
+        int fd = rig_connect(&g);
+        assert_int_equal(send(fd, b.p, b.n / 2, MSG_NOSIGNAL), b.n / 2);
+        mem_fail_after(n);
+        rig_turn(&g); /* taken in; half a frame is kept */
+        rig_turn(&g);
+        (void)!send(fd, b.p + b.n / 2, b.n - b.n / 2, MSG_NOSIGNAL);
+        for (int i = 0; i < 8; i++)
+            rig_turn(&g);
+        mem_fail_after(0);
+        char ack[4];
+        whole = recv(fd, ack, 4, 0) == 4 && memcmp(ack, "\0\0\0\0", 4) == 0;
+        for (int answer; (answer = accept4(g.listen_fd, NULL, NULL, SOCK_CLOEXEC)) >= 0;)
+            close(answer);
+        close(fd);
+        serve_well(&g, good);
+        rig_settle(&g);
+    }
+    close(good);
+    buf_fini(&b);
+    rig_settle(&g);
+    rig_stop(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +452,9 @@ int main(void)
         cmocka_unit_test(who_holds_most_unfinished_input_goes),
         cmocka_unit_test(a_connection_may_end_at_every_byte),
         cmocka_unit_test(lengths_that_lie_are_not_waited_for),
+        cmocka_unit_test(a_clock_that_jumps_ends_only_what_is_overdue),
+        cmocka_unit_test(newcomers_wait_for_descriptors),
+        cmocka_unit_test(without_memory_one_connection_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

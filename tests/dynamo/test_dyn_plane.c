@@ -133,6 +133,34 @@ static void what_is_wrong_with_a_request_is_an_item_not_a_refusal(void **state)
     rig_stop(&g);
 }
 
+/* What would hold up everybody is not parsed: 8 MiB of it, and no byte more. */
+static void json_bodies_have_a_bound(void **state)
+{
+    enum { JSON_MAX = 8 << 20 };
+    struct rig g;
+    (void)state;
+    rig_start(&g, &plain, AF_INET);
+    int fd = rig_connect(&g);
+    for (size_t more = 0; more < 2; more++) {
+        struct buf body = {0};
+        buf_puts(&body, "{\"x\":\"");
+        while (body.n < JSON_MAX - 64)
+            buf_puts(&body, "and so on, and on, and on, and on, and on, and on, and so on, on");
+        while (body.n < JSON_MAX - 2 + more)
+            buf_putc(&body, '.');
+        buf_puts(&body, "\"}");
+        rig_ask(&g, fd, false, "s1", body.p);
+        buf_fini(&body);
+        assert_string_equal(rig_ack(&g, fd), "");
+        char *all = rig_response(&g, rig_accept(&g), false);
+        assert_non_null(strstr(all, more ? "the request is not an object" : "token_ids: missing"));
+        mem_free(all);
+    }
+    rig_settle(&g);
+    close(fd);
+    rig_stop(&g);
+}
+
 static void what_cannot_be_answered_is_refused_in_the_ack(void **state)
 {
     static const struct {
@@ -341,6 +369,7 @@ int main(void)
         cmocka_unit_test(frames_may_come_in_any_pieces),
         cmocka_unit_test(pipelined_requests_are_acked_in_order),
         cmocka_unit_test(what_is_wrong_with_a_request_is_an_item_not_a_refusal),
+        cmocka_unit_test(json_bodies_have_a_bound),
         cmocka_unit_test(what_cannot_be_answered_is_refused_in_the_ack),
         cmocka_unit_test(choices_have_indexes_and_one_usage),
         cmocka_unit_test(a_watched_stop_token_ends_the_answer),

@@ -7,7 +7,8 @@
  * Errors   create: ST_EUNSUP without libzmq, ST_EIO with the address that could not be bound. A message that a subscriber has
  *          no room for is lost for it: it sees a gap in the numbers and asks (dyn_recovery.h).
  * Bounds   DYN_PUB_QUEUED messages per subscriber; what one says to us: DYN_PUB_HEARD_MAX bytes a message, or it is cut off.
- *          A send never waits.
+ *          A send never waits. How many subscribe, and to how many topics, is in ZeroMQ's hands and has no bound: the port is
+ *          for routers, and for a network in which nobody else is.
  * Source   NVIDIA Dynamo 1.6.1, observed: its event plane over ZeroMQ: topic, publisher id, sequence number, envelope.
  */
 #ifndef STATOR_DYN_PUB_H
