@@ -99,17 +99,19 @@ static void acks_that_are_never_read_end_the_connection(void **state)
     struct rig g;
     (void)state;
     rig_start(&g, &plain, AF_INET);
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(g.plane_port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(setsockopt(g.plane_fd, SOL_SOCKET, SO_SNDBUF, &(int){2048}, sizeof(int)), 0);
-    int fd = rig_connect(&g);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &(int){2048}, sizeof(int)), 0);
-    rig_turn(&g);
-    for (int i = 0; i < 20000; i++) { /* one by one: nothing else waits when the first ack finds no room */
-        if (send(fd, "\0\1x\0\0\0\0\0\0", 9, MSG_NOSIGNAL) != 9)
-            break;
-        rig_turn(&g);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    for (int i = 0; i < 1000; i++) { /* one by one: nothing else waits when the first ack finds no room */
+        assert_int_equal(send(fd, "\0\1x\0\0\0\0\0\0", 9, MSG_NOSIGNAL), 9);
+        while (rig_wait(&g))
+            ;
+        if (dyn_plane_run(g.plane, clock_now_ns()) >= 0)
+            break; /* something is owed */
     }
-    for (int silent = 0; silent < 20; silent = rig_wait(&g) ? 0 : silent + 1)
-        ; /* what the kernel still has room for */
     assert_int_equal(dyn_plane_conns(g.plane), 1);
     g.skew_ns = INT64_C(31) * NS_PER_S;
     rig_turn(&g);
