@@ -1,26 +1,17 @@
 /* Everything about a step is decided at its launch, since nothing that comes later can change it: when it begins (after the step
  * before it and after every load issued before it), when it ends, what each row draws. Until wait_step the results stay here.
- *
- * Copies are the opposite: what they move is read and written when they are done, and until then their destination holds
- * rubbish. A caller that lets a step write to a block too early, or reads one that was not waited for, gets wrong digests.
- * Each direction is a lane, first come, first served; a copy issued while the other lane is busy runs at the rate of both ways
- * for all of its length, which is fair enough for batches of equal size.
- *
- * Digests per position, not per block: a position that a stale row wrote is written again with the same value, as real KV is. */
-#define _GNU_SOURCE
+ * Copies are the opposite (sim_tier.c). */
 #include "sim_be.h"
 
 #include "mem.h"
 #include "sim_rand.h"
+#include "sim_tier.h"
 
 #include <assert.h>
-#include <string.h>
-#include <sys/mman.h>
 
-enum { DEPTH_MAX = 2, TO_DEVICE = 0, TO_HOST, LANES };
+enum { DEPTH_MAX = 2 };
 
-static const uint64_t rubbish = 0xdeadbeefdeadbeefu;
-static const int64_t copy_latency_ns = 12000, poll_ns = 1000, hiccup_ns = 20000000;
+static const int64_t poll_ns = 1000, hiccup_ns = 20000000;
 static const uint32_t hiccup_every = 20000; /* steps: the host pages something in */
 static const double noise = 0.02;           /* of a step's time, one sigma */
 
@@ -31,34 +22,13 @@ struct sim_step {
     int32_t *tokens;           /* drawn, one per row of logits */
 };
 
-struct sim_copy {
-    uint64_t ticket;
-    int64_t end_ns;
-    uint32_t block, host;
-};
-
-struct lane {
-    struct sim_copy *ring;  /* [cap] */
-    uint32_t first, n, cap; /* n under way, of which the first `applied` have moved their bytes */
-    uint32_t applied;
-    int64_t end_ns; /* of the last one issued */
-};
-
 struct sim_be {
     struct be be;
     struct be_ops ops;
     struct sim_be_options o;
     struct sim_rand noise;
-    int64_t now_ns, launched_end_ns, loaded_end_ns; /* ends of the last step and the last load issued */
-    struct be_kv_shape shape;
-    size_t block_bytes;
-    uint64_t *kv; /* [n_blocks * block_tokens] */
-    char *host;   /* [host_bytes] addresses only */
-    size_t host_bytes;
-    uint64_t *host_kv; /* [host_bytes / block_bytes * block_tokens] */
-    struct lane lanes[LANES];
-    uint64_t tickets;
-
+    int64_t now_ns, launched_end_ns; /* end of the last step issued */
+    struct sim_tier tier;
     struct be_batch batch; /* of the step being built */
     struct op_sample sample;
     struct sim_step steps[DEPTH_MAX];
@@ -74,25 +44,12 @@ static struct sim_be *of(struct be *be)
 
 /* ---- making and unmaking ------------------------------------------------------------------------------------------- */
 
-static void sim_host_free(struct be *be, void *p)
-{
-    struct sim_be *s = of(be);
-    if (p && p == s->host) {
-        munmap(s->host, s->host_bytes);
-        s->host = NULL;
-    }
-}
-
 static void sim_destroy(struct be *be)
 {
     struct sim_be *s = of(be);
     for (int i = 0; i < DEPTH_MAX; i++)
         mem_free(s->steps[i].tokens);
-    for (int i = 0; i < LANES; i++)
-        mem_free(s->lanes[i].ring);
-    sim_host_free(be, s->host);
-    mem_free(s->host_kv);
-    mem_free(s->kv);
+    sim_tier_fini(&s->tier);
     mem_free(s);
 }
 
@@ -101,69 +58,38 @@ static const char *sim_describe(const struct be *be)
     return ((const struct sim_be *)be)->o.gpu->name;
 }
 
+/* ---- pool and host tier -------------------------------------------------------------------------------------------- */
+
 static size_t sim_block_bytes(struct be *be, const struct be_kv_shape *shape)
 {
     (void)be;
-    return (size_t)2 * 2 * shape->n_layers * shape->n_kv_heads * shape->head_dim * shape->block_tokens;
-}
-
-/* ---- pool and tier, made in either order --------------------------------------------------------------------------- */
-
-/* Digests of the host tier, and lanes that hold as many copies as there are blocks: once its blocks' size is known. */
-static bool tier_create(struct sim_be *s)
-{
-    size_t n = s->host_bytes / s->block_bytes;
-    if (n > UINT32_MAX - s->shape.n_blocks ||
-        !(s->host_kv = mem_alloc(n * s->shape.block_tokens * sizeof *s->host_kv)))
-        return false;
-    for (int i = 0; i < LANES; i++) {
-        s->lanes[i].cap = s->shape.n_blocks + (uint32_t)n;
-        s->lanes[i].ring = mem_zalloc(s->lanes[i].cap, sizeof *s->lanes[i].ring);
-        if (!s->lanes[i].ring)
-            return false;
-    }
-    return true;
+    return sim_tier_block_bytes(shape);
 }
 
 static int sim_kv_create(struct be *be, const struct be_kv_shape *shape, struct be_kv **out, struct err *e)
 {
-    struct sim_be *s = of(be);
-    size_t n = (size_t)shape->n_blocks * shape->block_tokens;
-    s->shape = *shape;
-    s->block_bytes = sim_block_bytes(be, shape);
-    s->kv = mem_alloc(n * sizeof *s->kv);
-    if (!s->kv)
-        return err_set(e, ST_ENOMEM, "simulation: no memory for the digests of %zu positions", n);
-    for (size_t i = 0; i < n; i++)
-        s->kv[i] = rubbish;
-    if (s->host && !tier_create(s))
-        return err_set(e, ST_ENOMEM, "simulation: no memory for the digests of the host tier");
-    *out = (struct be_kv *)(void *)s->kv;
-    return ST_OK;
+    struct sim_tier *t = &of(be)->tier;
+    int st = sim_tier_pool(t, shape, e);
+    if (!st)
+        *out = (struct be_kv *)(void *)t->pool;
+    return st;
 }
 
 static void sim_kv_destroy(struct be *be, struct be_kv *kv)
 {
     (void)kv;
-    mem_free(of(be)->kv);
-    of(be)->kv = NULL;
+    mem_free(of(be)->tier.pool);
+    of(be)->tier.pool = NULL;
 }
 
 static void *sim_host_alloc(struct be *be, size_t bytes)
 {
-    struct sim_be *s = of(be);
-    assert(!s->host); /* one tier, so one call */
-    void *p =
-        bytes ? mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
-    if (p == MAP_FAILED)
-        return NULL;
-    s->host = p;
-    s->host_bytes = bytes;
-    if (s->kv && !tier_create(s)) {
-        sim_host_free(be, p);
-        return NULL;
-    }
-    return p;
+    return sim_tier_host(&of(be)->tier, bytes);
+}
+
+static void sim_host_free(struct be *be, void *p)
+{
+    sim_tier_host_free(&of(be)->tier, p);
 }
 
 /* ---- small things ---------------------------------------------------------------------------------------------------- */
@@ -201,105 +127,39 @@ static int sim_step_limits(struct be *be, const struct be_step_limits *l, struct
 
 /* ---- copies --------------------------------------------------------------------------------------------------------- */
 
-static uint64_t *device_at(struct sim_be *s, uint32_t block)
-{
-    return s->kv + (size_t)block * s->shape.block_tokens;
-}
-
-static uint64_t *host_at(struct sim_be *s, uint32_t host)
-{
-    return s->host_kv + (size_t)host * s->shape.block_tokens;
-}
-
-static void spoil(struct sim_be *s, uint64_t *digests)
-{
-    for (uint32_t i = 0; i < s->shape.block_tokens; i++)
-        digests[i] = rubbish;
-}
-
-static struct sim_copy *nth(const struct lane *l, uint32_t i)
-{
-    return &l->ring[(l->first + i) % l->cap];
-}
-
-/* Moves the bytes of all that is done by then, which is now or the beginning of a step being launched. A load may bring what an
- * earlier store put there: in the order of their ends. */
-static void settle(struct sim_be *s, int64_t until_ns)
-{
-    for (;;) {
-        struct lane *next = NULL;
-        for (int i = 0; i < LANES; i++) {
-            struct lane *l = &s->lanes[i];
-            if (l->applied < l->n && nth(l, l->applied)->end_ns <= until_ns &&
-                (!next || nth(l, l->applied)->end_ns < nth(next, next->applied)->end_ns))
-                next = l;
-        }
-        if (!next)
-            break;
-        const struct sim_copy *c = nth(next, next->applied++);
-        uint64_t *device = device_at(s, c->block), *host = host_at(s, c->host);
-        bool load = next == &s->lanes[TO_DEVICE];
-        memcpy(load ? device : host, load ? host : device, s->shape.block_tokens * sizeof *device);
-    }
-    for (int i = 0; i < LANES; i++)
-        for (struct lane *l = &s->lanes[i]; l->applied > 0 && nth(l, 0)->end_ns <= s->now_ns;
-             l->applied--, l->n--)
-            l->first = (l->first + 1) % l->cap;
-}
-
 static int64_t later(int64_t a, int64_t b)
 {
     return a > b ? a : b;
 }
 
+/* A step under way may use the blocks: no copy begins before its end. */
 static int copy(struct be *be, const struct be_block_copy *list, uint32_t n, int way, uint64_t *ticket)
 {
     struct sim_be *s = of(be);
-    struct lane *l = &s->lanes[way], *other = &s->lanes[LANES - 1 - way];
-    if (n == 0 || !s->host)
-        return ST_EINVAL;
-    if (n > l->cap - l->n)
-        return ST_AGAIN;
-    settle(s, s->now_ns);
-    int64_t begin =
-        later(later(s->now_ns, l->end_ns), s->launched_end_ns); /* a step under way may use the blocks */
-    double rate = sim_gpu_copy_rate(s->o.gpu, way == TO_DEVICE, other->end_ns > begin);
-    *ticket = s->tickets++ * LANES + (uint64_t)way;
-    for (uint32_t i = 0; i < n; i++) {
-        size_t host = (size_t)((const char *)list[i].host - s->host) / s->block_bytes;
-        assert(list[i].block < s->shape.n_blocks && host < s->host_bytes / s->block_bytes);
-        l->end_ns = begin + copy_latency_ns + (int64_t)((double)s->block_bytes * (i + 1) / rate * 1e9);
-        *nth(l, l->n++) = (struct sim_copy){
-            .ticket = *ticket, .end_ns = l->end_ns, .block = list[i].block, .host = (uint32_t)host};
-        spoil(s, way == TO_DEVICE ? device_at(s, list[i].block) : host_at(s, (uint32_t)host));
-    }
-    *(way == TO_DEVICE ? &s->totals.n_loaded : &s->totals.n_stored) += n;
-    if (way == TO_DEVICE)
-        s->loaded_end_ns = l->end_ns;
-    return ST_OK;
+    sim_tier_settle(&s->tier, s->now_ns, s->now_ns);
+    return sim_tier_copy(&s->tier, list, n, way, later(s->now_ns, s->launched_end_ns), ticket);
 }
 
 static int sim_store(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
                      uint64_t *ticket)
 {
     (void)kv;
-    return copy(be, list, n, TO_HOST, ticket);
+    return copy(be, list, n, SIM_TIER_STORE, ticket);
 }
 
 static int sim_load(struct be *be, struct be_kv *kv, const struct be_block_copy *list, uint32_t n,
                     uint64_t *ticket)
 {
     (void)kv;
-    return copy(be, list, n, TO_DEVICE, ticket);
+    return copy(be, list, n, SIM_TIER_LOAD, ticket);
 }
 
 /* Asking takes time as well: a caller that asks until the copy is done must see it done. */
 static int sim_copy_poll(struct be *be, uint64_t ticket)
 {
     struct sim_be *s = of(be);
-    const struct lane *l = &s->lanes[ticket % LANES];
-    settle(s, s->now_ns);
-    if (l->n == 0 || l->ring[l->first].ticket > ticket)
+    sim_tier_settle(&s->tier, s->now_ns, s->now_ns);
+    if (sim_tier_is_done(&s->tier, ticket))
         return 1;
     s->now_ns += poll_ns;
     return 0;
@@ -324,9 +184,9 @@ static int sim_sample(struct be *be, const struct op_sample *p)
 
 static uint64_t *position_at(struct sim_be *s, const struct be_span *span, uint32_t position)
 {
-    uint32_t bt = s->shape.block_tokens;
+    uint32_t bt = s->tier.shape.block_tokens;
     assert(position / bt < span->n_blocks);
-    return device_at(s, span->table[position / bt]) + position % bt;
+    return sim_tier_block(&s->tier, span->table[position / bt]) + position % bt;
 }
 
 /* The row's own digest tells of the way it came; one of an earlier position, another each time, of blocks lost since. */
@@ -351,7 +211,7 @@ static void compute_rows(struct sim_be *s, const struct be_batch *b, const struc
         if (token < 0)
             token = s->prev->tokens[-1 - token];
         digest = sim_be_digest(digest, token, span->pos0 + i);
-        s->kv[b->kv_slots[span->row0 + i]] = digest;
+        s->tier.pool[b->kv_slots[span->row0 + i]] = digest;
     }
 }
 
@@ -377,27 +237,16 @@ static void run_batch(struct sim_be *s, struct sim_step *step, struct sim_load *
     step->out = s->sample.out;
 }
 
-static double copying_rate(const struct sim_be *s, int64_t at_ns)
-{
-    bool busy[LANES];
-    double rate = 0;
-    for (int i = 0; i < LANES; i++)
-        busy[i] = s->lanes[i].end_ns > at_ns;
-    for (int i = 0; i < LANES; i++)
-        rate += busy[i] ? sim_gpu_copy_rate(s->o.gpu, i == TO_DEVICE, busy[LANES - 1 - i]) : 0;
-    return rate;
-}
-
 static int sim_end_step(struct be *be, struct err *e)
 {
     struct sim_be *s = of(be);
     struct sim_step *step = &s->steps[(s->first + s->n_steps) % DEPTH_MAX];
     struct sim_load load = {0};
     (void)e;
-    int64_t begin = later(later(s->now_ns, s->launched_end_ns), s->loaded_end_ns);
-    settle(s, begin);
+    int64_t begin = later(later(s->now_ns, s->launched_end_ns), sim_tier_loaded_ns(&s->tier));
+    sim_tier_settle(&s->tier, begin, s->now_ns);
     run_batch(s, step, &load);
-    double ns = sim_gpu_step_ns(s->o.gpu, &s->o.model, &load, copying_rate(s, begin));
+    double ns = sim_gpu_step_ns(s->o.gpu, &s->o.model, &load, sim_tier_rate(&s->tier, begin));
     if (s->o.seed) {
         ns *= 1 + noise * sim_rand_normal(&s->noise);
         ns += sim_rand_below(&s->noise, hiccup_every) == 0 ? (double)hiccup_ns : 0;
@@ -452,21 +301,15 @@ void sim_be_advance(struct be *be, int64_t now_ns)
 int64_t sim_be_next_copy_ns(const struct be *be)
 {
     const struct sim_be *s = (const struct sim_be *)be;
-    int64_t next = INT64_MAX;
-    for (int i = 0; i < LANES; i++)
-        for (uint32_t k = 0; k < s->lanes[i].n; k++) {
-            int64_t end = nth(&s->lanes[i], k)->end_ns;
-            if (end > s->now_ns) {
-                next = end < next ? end : next;
-                break;
-            }
-        }
-    return next;
+    return sim_tier_next_ns(&s->tier, s->now_ns);
 }
 
 void sim_be_totals(const struct be *be, struct sim_be_totals *out)
 {
-    *out = ((const struct sim_be *)be)->totals;
+    const struct sim_be *s = (const struct sim_be *)be;
+    *out = s->totals;
+    out->n_stored = s->tier.n_copied[SIM_TIER_STORE];
+    out->n_loaded = s->tier.n_copied[SIM_TIER_LOAD];
 }
 
 static const struct be_ops sim_ops = {.name = "sim",
@@ -498,6 +341,7 @@ int sim_be_create(struct be **out, const struct sim_be_options *o, struct err *e
     s->ops.depth = o->gpu->depth;
     s->be.ops = &s->ops;
     s->o = *o;
+    s->tier.gpu = o->gpu;
     s->noise.state = sim_mix(o->seed, 0x6e6f697365);
     s->now_ns = SIM_BE_START_NS;
     *out = &s->be;
