@@ -214,6 +214,21 @@ def case_tools_of_free_choice(door):
     assert second.content or second.tool_calls, second
 
 
+def case_calls_of_free_choice_are_read_from_the_text(door):
+    """Which so small a model writes only where it can copy most of one."""
+    turns = []
+    for i, (city, days) in enumerate((("Rome", 3), ("Oslo", 1), ("Rome", 7), ("Oslo", 3))):
+        call = {"id": f"t{i}", "type": "function", "function": {"name": "get_weather", "arguments": json.dumps({"city": city, "days": days})}}
+        turns += [HumanMessage(f"Weather in {city}, days: {days}"), AIMessage("", additional_kwargs={"tool_calls": [call]}),
+                  ToolMessage(get_weather(city, days), tool_call_id=call["id"]), AIMessage(get_weather(city, days))]
+    turns.append(HumanMessage("Weather in Rome, days: 1"))
+    llm = door.llm(max_completion_tokens=80).bind_tools([get_weather])
+    for reply in (llm.invoke(turns), joined(llm.stream(turns))):
+        assert [(c["name"], c["args"]) for c in reply.tool_calls] == [("get_weather", {"city": "Rome", "days": 1})], reply
+        assert reply.tool_calls[0]["id"] and not reply.content, reply
+        assert reply.response_metadata["finish_reason"] == "tool_calls", reply
+
+
 def case_tools_that_must_be_called(door):
     question = "Weather in Rome, the next three days?"
     for choice in ("any", "required", "get_weather", True, {"type": "function", "function": {"name": "get_weather"}}):
