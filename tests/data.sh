@@ -10,6 +10,12 @@ venv_packages="openai==3.54.0 tokenizers==0.23.3 jinja2==3.1.6 numpy==2.4.6 gguf
 
 venv_python() { echo "$cache/venv/bin/python"; }
 
+no_pypi() { # no_pypi PACKAGES
+    tail -n 15 "$work/pip"
+    echo "test: could not install from PyPI what the tests need: $1" >&2
+    exit 1
+}
+
 fetch_venv() {
     stamp=$cache/venv/stamp
     [ "$(cat "$stamp" 2>/dev/null)" = "$venv_packages" ] && return 0
@@ -18,7 +24,7 @@ fetch_venv() {
     python3 -m venv "$cache/venv"
     # shellcheck disable=SC2086
     "$cache/venv/bin/pip" install -q --disable-pip-version-check $venv_packages >"$work/pip" 2>&1 ||
-        { tail -n 15 "$work/pip"; return 1; }
+        no_pypi "$venv_packages"
     printf '%s' "$venv_packages" >"$stamp"
 }
 
@@ -27,7 +33,7 @@ fetch_corpus() { # vocabularies and templates: $cache/corpus/models
     echo "test: fetching real vocabularies and chat templates from PyPI: $sdist"
     mkdir -p "$cache/corpus"
     "$(venv_python)" -m pip download -q --disable-pip-version-check --no-deps --no-binary llama-cpp-python \
-        -d "$work" "$sdist" >"$work/pip" 2>&1 || { tail -n 15 "$work/pip"; return 1; }
+        -d "$work" "$sdist" >"$work/pip" 2>&1 || no_pypi "$sdist"
     tar -xzf "$work"/llama_cpp_python-*.tar.gz -C "$cache/corpus" --strip-components=3 --wildcards '*/vendor/llama.cpp/models/*'
     touch "$cache/corpus/stamp"
 }

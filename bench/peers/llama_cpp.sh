@@ -10,6 +10,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
+case ${1:-} in -h|--help) exec python3 "$here/compare.py" --help ;; esac # not after ten minutes of compiling
 cache=${STATOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/stator}
 model=${STATOR_MODEL_FILE:-$cache/models/SmolLM2-135M-Instruct.Q4_1.gguf}
 peer=$cache/peers/llama_cpp
