@@ -255,7 +255,8 @@ static char *rig_response(struct rig *g, int fd, bool msgpack)
     for (;;) {
         const char *m = rig_message(g, fd, msgpack);
         assert_non_null(m);
-        buf_printf(&all, "%s\n", m);
+        buf_puts(&all, m);
+        buf_putc(&all, '\n');
         if (strcmp(m, "\"sentinel\"") == 0)
             break;
     }
