@@ -25,6 +25,7 @@ struct server {
     pthread_cond_t up;
     bool listening, leave;
     int run_status;
+    void (*attach)(struct http *h); /* NULL: nothing is */
 };
 
 static const struct str server_names[] = {STR_LIT("fake"), STR_LIT("org/fake")};
@@ -37,6 +38,8 @@ static void *server_thread(void *arg)
     int st = http_create(&h, &s->o, &e);
     if (st)
         fprintf(stderr, "http_create: %s\n", e.text);
+    else if (s->attach)
+        s->attach(h);
     pthread_mutex_lock(&s->lock);
     s->http = h;
     s->listening = true;
@@ -184,5 +187,11 @@ static bool wait_for(_Atomic uint64_t *v, uint64_t least)
     }
     return false;
 }
+
+#define assert_has(b, text)                                                 \
+    do {                                                                    \
+        if (!(b).p || !strstr((b).p, text))                                 \
+            fail_msg("no <%s> in:\n%s", text, (b).p ? (b).p : "(nothing)"); \
+    } while (0)
 
 #endif

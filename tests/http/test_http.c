@@ -27,12 +27,6 @@ static int down(void **state)
     return S.run_status;
 }
 
-#define assert_has(b, text)                                                 \
-    do {                                                                    \
-        if (!(b).p || !strstr((b).p, text))                                 \
-            fail_msg("no <%s> in:\n%s", text, (b).p ? (b).p : "(nothing)"); \
-    } while (0)
-
 static void expect(const char *method, const char *path, const char *extra, const char *body,
                    const char *code, const char *text)
 {
@@ -426,81 +420,6 @@ static void keys_are_asked_for(void **state)
     server_stop(&locked);
 }
 
-static void a_drain_finishes_what_runs(void **state)
-{
-    (void)state;
-    struct server d;
-    server_options(&d);
-    server_start(&d);
-    atomic_store(&d.engine->hold, 1);
-    int fd = client_open(&d), idle = client_open(&d);
-    client_post(fd, "/v1/completions", "{\"prompt\":\"ab\"}", "");
-    assert_true(wait_for(&d.engine->submits, 1));
-    http_drain(d.http);
-    struct buf b = {0};
-    for (int i = 0; i < 200 && !(b.p && strstr(b.p, "503"));
-         i++) { /* the loop sees the wish in its next turn */
-        buf_fini(&b);
-        b = exchange(&d, "GET", "/v1/health/ready", "", (struct str){0});
-    }
-    assert_has(b, "{\"status\":\"draining\"}");
-    buf_fini(&b);
-    b = exchange(&d, "GET", "/v1/health/live", "", (struct str){0});
-    assert_has(b, "HTTP/1.1 200 OK");
-    buf_fini(&b);
-    client_post(idle, "/v1/completions", "{\"prompt\":\"ab\"}", "");
-    client_read(idle, &b, "}}");
-    assert_has(b, "HTTP/1.1 503 ");
-    buf_fini(&b);
-    atomic_store(&d.engine->hold, 0);
-    client_read(fd, &b, "}}}");
-    assert_has(b, "\"text\":\"ab\"");
-    buf_fini(&b);
-    server_join(&d);
-    assert_int_equal(d.run_status, ST_OK);
-    close(fd);
-    close(idle);
-}
-
-static void a_drain_ends_what_does_not_finish(void **state)
-{
-    (void)state;
-    struct server d;
-    server_options(&d);
-    d.o.drain_timeout_ms = 30;
-    server_start(&d);
-    atomic_store(&d.engine->hold, 1);
-    int fd = client_open(&d), fd2 = client_open(&d);
-    client_post(fd, "/v1/completions", "{\"prompt\":\"ab\"}", "");
-    client_post(fd2, "/v1/completions", "{\"prompt\":\"ab\",\"stream\":true}", "");
-    assert_true(wait_for(&d.engine->submits, 2));
-    http_drain(d.http);
-    struct buf b = {0};
-    client_read(fd, &b, "}}");
-    assert_has(b, "HTTP/1.1 503 ");
-    buf_fini(&b);
-    client_read(fd2, &b, "[DONE]");
-    assert_has(b, "data: {\"error\":{\"message\":\"The server is shutting down\"");
-    buf_fini(&b);
-    server_join(&d);
-    assert_int_equal(d.run_status, ST_OK);
-    close(fd);
-    close(fd2);
-}
-
-static void a_failed_engine_ends_the_server(void **state)
-{
-    (void)state;
-    struct server d;
-    server_options(&d);
-    server_start(&d);
-    atomic_store(&d.engine->device_failed, true);
-    int fd = client_open(&d); /* any event turns the loop */
-    server_join(&d);
-    assert_int_equal(d.run_status, ST_EDEVICE);
-    close(fd);
-}
-
 static void addresses_are_judged(void **state)
 {
     (void)state;
@@ -540,9 +459,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_full_engine_is_429, up, down),
         cmocka_unit_test_setup_teardown(an_engine_error_is_told, up, down),
         cmocka_unit_test(keys_are_asked_for),
-        cmocka_unit_test(a_drain_finishes_what_runs),
-        cmocka_unit_test(a_drain_ends_what_does_not_finish),
-        cmocka_unit_test(a_failed_engine_ends_the_server),
         cmocka_unit_test_setup_teardown(addresses_are_judged, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
