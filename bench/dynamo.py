@@ -181,8 +181,9 @@ def verdicts(args, everything):
     for rows in everything:
         for way in WAYS[1:]:
             share = statistics.median(ratios(rows, way))
-            said.append(f"- {name_of(rows[0]['step_us'])}, {way}: {100 * share:.1f} % of the own endpoint's tokens/s; "
-                        f"{'at least 95 %: holds' if share >= 0.95 else '**below 95 %**'}; limit: {limit(args, rows, way)}")
+            said.append(f"- {'holds' if share >= 0.95 else '**below 95 %**'}: on {name_of(rows[0]['step_us'])}, {way}: {100 * share:.1f} % of the "
+                        f"own endpoint's tokens/s, TTFT P50 {middle(rows, way, 'ttft_p50_ms'):.1f} ms "
+                        f"(own {middle(rows, 'own', 'ttft_p50_ms'):.1f}); limit: {limit(args, rows, way)}")
     return "\n".join(said)
 
 
@@ -196,7 +197,8 @@ def write(args, everything):
 
 Medians of the rounds; ratios are taken within a round. TTFT and ITL are the client's. The plane's client hands no text out and
 parses no HTTP; so its own work per token is not to be compared with the other's. All outputs are equally long, so requests come
-in waves as large as there are streams: TTFT is that of so many at once, and a device waits between two waves.
+in waves as large as there are streams: TTFT is that of so many at once, and a device waits between two waves. What the frontend
+spends beside `own` and `plane` it spends while nobody asks it for anything.
 
 - CPU: {cpu_name()}, {os.cpu_count()} cores, shared by worker, frontend and client; {commit()}; {datetime.date.today()}
 - model {os.path.basename(worker.MODEL)}; ai-dynamo 1.6.1, `--router-mode kv`; prompts of {args.isl} and outputs of {args.osl} tokens;
