@@ -305,6 +305,57 @@ static void reasoning_is_told_apart(void **state)
         }
 }
 
+/* Whatever allocation is lost, the client hears of it or gets the whole answer. */
+static void lost_memory_loses_no_part_of_an_answer(void **state)
+{
+    (void)state;
+    static const char content[] = "<think>f?</think>So: " CALL("f", "{\"x\": 1}") CALL("g", "{}");
+    struct buf body = {0}, request = {0};
+    int whole = 0, told = 0;
+    fake_form.reasoning = ANSWER_QWEN3;
+    buf_puts(&body, "{\"messages\":[{\"role\":\"user\",\"content\":");
+    buf_put_json(&body, str_from(content));
+    buf_puts(&body,
+             "}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}},{\"type\":\"function\","
+             "\"function\":{\"name\":\"g\"}}]}");
+    buf_printf(
+        &request,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+        body.n, body.p);
+    for (uint64_t n = 1; whole < 10 && n < 1000; n++) {
+        char answer[4096];
+        size_t got = 0;
+        int fd = client_open(&S);
+        mem_fail_after(n);
+        client_send(fd, request.p, request.n);
+        for (struct pollfd p = {.fd = fd, .events = POLLIN};
+             got < sizeof answer - 1 && poll(&p, 1, 300) > 0;) {
+            ssize_t k = recv(fd, answer + got, sizeof answer - 1 - got, 0);
+            if (k <= 0)
+                break;
+            got += (size_t)k;
+        }
+        mem_fail_after(0);
+        close(fd);
+        answer[got] = 0;
+        told += strstr(answer, "HTTP/1.1 503 ") != NULL;
+        if (!strstr(answer, "HTTP/1.1 200 ")) {
+            whole = 0; /* of the last ones */
+            continue;
+        }
+        struct choice c[CHOICES_MAX] = {0};
+        understand(str_from(strstr(answer, "\r\n\r\n") + 4), c);
+        assert_string_equal(c[0].content.p, "So: ");
+        assert_string_equal(c[0].reasoning.p, "f?");
+        assert_string_equal(c[0].calls.p, "|f|{\"x\": 1}|g|{}");
+        forget(c);
+        whole++;
+    }
+    assert_true(whole == 10 && told > 10);
+    buf_fini(&body);
+    buf_fini(&request);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +370,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(forced_calls_are_told_one_by_one, up, down),
         cmocka_unit_test_setup_teardown(another_form_leaves_no_room_for_calls, up, down),
         cmocka_unit_test_setup_teardown(reasoning_is_told_apart, up, down),
+        cmocka_unit_test_setup_teardown(lost_memory_loses_no_part_of_an_answer, up, down),
         cmocka_unit_test_setup_teardown(a_stream_does_not_wait_with_a_call, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
