@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 from machine import ROOT, commit, cpu_name, file_name, table, take_priority
 
@@ -44,6 +45,11 @@ def scrape(server):
 
 def total(metrics, name, label=""):
     return sum(v for (n, labels), v in metrics.items() if n == name and label in labels)
+
+
+def until_idle(server):
+    while any(total(scrape(server), name) for name in ("num_requests_running", "num_requests_waiting")):
+        time.sleep(0.05)
 
 
 class Part:
@@ -72,7 +78,7 @@ class Part:
                 sys.exit(f"bench_priority failed:\n{server.log()[-2000:]}")
             watcher.join()
             report = json.load(open(out.name, encoding="utf-8"))
-        server.wait_idle()
+        until_idle(server)
         at["drained"] = scrape(server)
         self.delta = collections.Counter({k: v - at["begins"][k] for k, v in at["ends"].items()})
         self.whole = collections.Counter({k: v - at["begins"][k] for k, v in at["drained"].items()})

@@ -173,8 +173,17 @@ static int load_environment(struct config *c, bool dynamos, char **env, struct e
     return ST_OK;
 }
 
+/* A flag that would change nothing is a mistake; a variable may be there for others. */
+static int check_flags_count(const struct config *c, const struct setting *dynamos, struct err *e)
+{
+    if (!dynamos || c->dynamo || c->help || c->help_markdown || c->version)
+        return ST_OK;
+    return err_set(e, ST_EINVAL, "--%s: counts with --dynamo only", dynamos->name);
+}
+
 static int load_flags(struct config *c, int argc, char **argv, struct err *e)
 {
+    const struct setting *dynamos = NULL;
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i], *name = arg + 2;
         if (strcmp(arg, "-h") == 0)
@@ -185,6 +194,8 @@ static int load_flags(struct config *c, int argc, char **argv, struct err *e)
         const struct setting *s = find(name, n);
         if (!s)
             return err_set(e, ST_EINVAL, "unknown flag '%s'; see --help", arg);
+        if (is_dynamos(s) || s->offset == AT(dynamo_serve_files))
+            dynamos = s;
         const char *value;
         if (name[n] == '=')
             value = name + n + 1;
@@ -200,7 +211,7 @@ static int load_flags(struct config *c, int argc, char **argv, struct err *e)
         if (st)
             return st;
     }
-    return ST_OK;
+    return check_flags_count(c, dynamos, e);
 }
 
 static const char *variable(char **env, const char *name)

@@ -85,6 +85,23 @@ static void dynamo_variables_count_with_dynamo_only(void **state)
     assert_int_equal(c.dyn_system_port, -1);
 }
 
+static void dynamo_flags_without_dynamo_are_a_mistake(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err e = {0};
+    const char *none[] = {NULL}, *asked[] = {"STATOR_DYNAMO=1", "HOME=/h", NULL};
+    static const char *const flags[] = {"--dyn-namespace=a", "--etcd-endpoints=http://a:1", "--dynamo-serve-files"};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        const char *args[] = {flags[i], NULL}, *help[] = {flags[i], "--help", NULL};
+        assert_int_equal(load(&c, &e, args, none), ST_EINVAL);
+        assert_non_null(strstr(e.text, ": counts with --dynamo only"));
+        assert_memory_equal(e.text, flags[i], strcspn(flags[i], "="));
+        assert_int_equal(load(&c, &e, help, none), ST_OK);
+        assert_int_equal(load(&c, &e, args, asked), ST_OK);
+    }
+}
+
 /* One flag is enough: frontends on other hosts reach the files where they reach the worker. */
 static void files_are_served_on_the_address_of_requests(void **state)
 {
@@ -214,6 +231,7 @@ int main(void)
         cmocka_unit_test(flags_win_over_variables_and_variables_over_defaults),
         cmocka_unit_test(classes_are_three_ascending_thresholds),
         cmocka_unit_test(dynamo_variables_count_with_dynamo_only),
+        cmocka_unit_test(dynamo_flags_without_dynamo_are_a_mistake),
         cmocka_unit_test(files_are_served_on_the_address_of_requests),
         cmocka_unit_test(dynamo_names_and_addresses_must_be_usable),
         cmocka_unit_test(bad_values_are_refused_by_name),

@@ -162,8 +162,7 @@ int dyn_worker_publish(struct dyn_worker *w, struct dyn_record *card, struct err
     if (st)
         err_set(e, st, "discovery (%s): not registered within %d s: %.180s", w->o.store.backend, SETTLE_MS / 1000, why.text);
     else
-        log_info("dynamo", "joined as %s, instance %" PRIx64 " at %s", w->path.p, w->self.instance,
-                 w->address.p);
+        log_info("dynamo", "joined as %s at %s", w->path.p, w->address.p);
     return st;
 }
 
