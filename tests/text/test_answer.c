@@ -269,6 +269,16 @@ static void llama_calls_are_whole_answers(void **state)
     expect(ANSWER_LLAMA3_JSON, "{\"name\": \"f\", \"parameters\": {}} {}", " {}|f|{}");
 }
 
+static void jamba_calls_are_a_marked_array(void **state)
+{
+    (void)state;
+    expect(ANSWER_JAMBA,
+           "Hm <tool_calls>[{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"f\", \"arguments\": "
+           "{\"n\":1}}]</tool_calls>\n",
+           "Hm |f|{}|f|{\"n\":1}");
+    same(ANSWER_JAMBA, "<tool_calls>[]</tool_calls>");
+}
+
 static void forced_calls_are_an_array(void **state)
 {
     (void)state;
@@ -574,6 +584,7 @@ int main(void)
         cmocka_unit_test(coder_calls_take_their_types_from_the_tool),
         cmocka_unit_test(mistral_calls_come_in_three_spellings),
         cmocka_unit_test(llama_calls_are_whole_answers),
+        cmocka_unit_test(jamba_calls_are_a_marked_array),
         cmocka_unit_test(forced_calls_are_an_array),
         cmocka_unit_test(reasoning_is_set_apart),
         cmocka_unit_test(random_cuts_change_nothing),

@@ -8,6 +8,11 @@
 
 #include <cmocka.h>
 
+#define DEEPSEEK                    \
+    "<\xef\xbd\x9ctool\xe2\x96\x81" \
+    "calls\xe2\x96\x81"             \
+    "begin\xef\xbd\x9c>"
+
 static const char *calls_of(const char *template)
 {
     return answer_form_call_parser(answer_form_find(str_from(template)).calls);
@@ -25,10 +30,12 @@ static void calls_follow_the_template(void **state)
     assert_string_equal(calls_of("<tool_call><function=f>"), "qwen3_coder");
     assert_string_equal(calls_of("[TOOL_CALLS]"), "mistral");
     assert_string_equal(calls_of("\nEnvironment: ipython\n"), "llama3_json");
-    assert_string_equal(calls_of("<\xef\xbd\x9ctool\xe2\x96\x81"
-                                 "calls\xe2\x96\x81"
-                                 "begin\xef\xbd\x9c>"),
-                        "deepseek_v3");
+    assert_string_equal(calls_of(DEEPSEEK "```json"), "deepseek_v3");
+    assert_string_equal(calls_of(DEEPSEEK), "deepseek_v3_1");
+    assert_string_equal(calls_of("<tool_call>f<arg_key>"), "glm47");
+    assert_string_equal(calls_of("]<]minimax[>[<tool_call>"), "minimax_m3");
+    assert_string_equal(calls_of("<tool_call> <tool_calls>[ </tool_calls>"), "jamba");
+    assert_null(calls_of("Environment: ipython <function="));
     assert_string_equal(calls_of("<|start|>assistant<|channel|>x"), "harmony");
     assert_null(calls_of("<|im_start|>user"));
     assert_null(calls_of(""));

@@ -57,6 +57,7 @@ static const struct mark forms[][MARKS_MAX] = {
     [ANSWER_LLAMA3_JSON] = {{"<|python_tag|>", ANY, OPEN},
                             {"{", START | SEPARATED | REASONED, OBJECT},
                             {";", BEHIND, SEPARATE}},
+    [ANSWER_JAMBA] = {{"<tool_calls>", ANY, OPEN}, {"</tool_calls>", BEHIND, CLOSE}},
     [ANSWER_ARRAY] = {{"[", START, ELEMENT}},
 };
 static const struct mark list_marks[] = {{",", IN_LIST, ELEMENT}, {"]", IN_LIST, CLOSE}};

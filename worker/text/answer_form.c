@@ -6,20 +6,27 @@
 
 #include <string.h>
 
-/* The first whose every mark is in the template. */
+#define DEEPSEEK_CALLS              \
+    "<\xef\xbd\x9ctool\xe2\x96\x81" \
+    "calls\xe2\x96\x81"             \
+    "begin\xef\xbd\x9c>"
+
+/* The first whose every mark is in the template: dialects of a form stand in front of it. */
 static const struct {
     const char *marks[2];
     enum answer_calls calls;
 } forms[] = {
-    {{"<tool_call>", "<function="}, ANSWER_QWEN3_CODER},
-    {{"<tool_call>"}, ANSWER_HERMES}, /* Hermes, Qwen 2.5 and 3, SmolLM3 */
+    {{"]<]minimax[>["}, ANSWER_MINIMAX_M3},
+    {{"<tool_call>", "<arg_key>"}, ANSWER_GLM47},        /* GLM from 4.5 on, Laguna, Ling 3 */
+    {{"<tool_call>", "<function="}, ANSWER_QWEN3_CODER}, /* Qwen 3 Coder and 3.5, Nemotron 3 */
+    {{"<tool_calls>[", "</tool_calls>"}, ANSWER_JAMBA},  /* Jamba, Apriel */
+    {{"<tool_call>"}, ANSWER_HERMES},                    /* Hermes, Qwen 2.5 and 3, SmolLM3, Granite 4 */
     {{"[TOOL_CALLS]"}, ANSWER_MISTRAL},
-    {{"<\xef\xbd\x9ctool\xe2\x96\x81"
-      "calls\xe2\x96\x81"
-      "begin\xef\xbd\x9c>"},
-     ANSWER_DEEPSEEK_V3},
+    {{DEEPSEEK_CALLS, "```json"}, ANSWER_DEEPSEEK_V3},
+    {{DEEPSEEK_CALLS}, ANSWER_DEEPSEEK_V3_1},
     {{"<|start|>assistant<|channel|>"}, ANSWER_HARMONY},
-    {{"Environment: ipython"}, ANSWER_LLAMA3_JSON}, /* Llama 3.1 to 3.3 */
+    {{"Environment: ipython", "<function="}, ANSWER_CALLS_UNKNOWN}, /* Functionary: no frontend knows it */
+    {{"Environment: ipython"}, ANSWER_LLAMA3_JSON},                 /* Llama 3.1 to 3.3 */
 };
 
 #define THINK_MARKS           \
@@ -79,7 +86,11 @@ const char *answer_form_call_parser(enum answer_calls calls)
                                         [ANSWER_QWEN3_CODER] = "qwen3_coder",
                                         [ANSWER_MISTRAL] = "mistral",
                                         [ANSWER_LLAMA3_JSON] = "llama3_json",
+                                        [ANSWER_JAMBA] = "jamba",
+                                        [ANSWER_GLM47] = "glm47",
+                                        [ANSWER_MINIMAX_M3] = "minimax_m3",
                                         [ANSWER_DEEPSEEK_V3] = "deepseek_v3",
+                                        [ANSWER_DEEPSEEK_V3_1] = "deepseek_v3_1",
                                         [ANSWER_HARMONY] = "harmony",
                                         [ANSWER_ARRAY] = NULL};
     return names[calls];

@@ -19,7 +19,11 @@ enum answer_calls {
     ANSWER_QWEN3_CODER, /* <tool_call><function=f><parameter=x>1</parameter></function></tool_call> */
     ANSWER_MISTRAL,     /* [TOOL_CALLS][{"name": "f", "arguments": {}}], or [TOOL_CALLS]f[ARGS]{} */
     ANSWER_LLAMA3_JSON, /* {"name": "f", "parameters": {}} as the whole answer */
-    ANSWER_DEEPSEEK_V3, /* known to frontends only, as the next */
+    ANSWER_JAMBA,       /* <tool_calls>[{"name": "f", "arguments": {}}]</tool_calls> */
+    ANSWER_GLM47,       /* known to frontends only, as the next */
+    ANSWER_MINIMAX_M3,
+    ANSWER_DEEPSEEK_V3,
+    ANSWER_DEEPSEEK_V3_1,
     ANSWER_HARMONY,
     ANSWER_ARRAY /* [{"name": "f", "parameters": {}}]: no model's habit, but what a grammar for forced calls allows */
 };
