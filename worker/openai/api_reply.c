@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+_Static_assert((int)ANSWER_CALLS_MAX == (int)API_TOOLS_MAX, "what is told can be sent back in a message");
+
 static void put_head(struct buf *b, const struct api_head *h, const char *chat_object)
 {
     buf_puts(b, "{\"id\":");
