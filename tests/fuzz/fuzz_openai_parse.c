@@ -10,7 +10,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1)
         return 0;
-    const struct api_context ctx = {.vocab_size = 1000, .defaults = {.n = 1, .temperature = 1, .top_p = 1}};
+    const struct api_context ctx = {.vocab_size = 1000,
+                                    .knows = {.developer = data[0] & 0x40, .tool_calls = data[0] & 0x80},
+                                    .defaults = {.n = 1, .temperature = 1, .top_p = 1}};
     uint64_t live = mem_live();
     struct api_request r;
     struct err e;
