@@ -29,8 +29,8 @@ static void take_apart(const struct answer_options *o, struct str text, size_t s
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const enum answer_calls kinds[] = {ANSWER_HERMES, ANSWER_QWEN3_CODER, ANSWER_MISTRAL,
-                                              ANSWER_LLAMA3_JSON, ANSWER_ARRAY};
+    static const enum answer_calls kinds[] = {ANSWER_HERMES,      ANSWER_QWEN3_CODER, ANSWER_MISTRAL,
+                                              ANSWER_LLAMA3_JSON, ANSWER_ARRAY,       ANSWER_JAMBA};
     cJSON *tools = NULL;
     if (size < 1 ||
         json_parse(&tools,
@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                            "\"integer\"},\"t\":{\"type\":[\"string\",\"null\"]}}}}}]"),
                    NULL))
         return 0;
-    struct answer_options o = {.calls = kinds[(data[0] & 15) % 5], .tools = tools, .limit = 1 << 20};
+    struct answer_options o = {.calls = kinds[(data[0] & 15) % 6], .tools = tools, .limit = 1 << 20};
     o.reasoning = data[0] & 64 ? ANSWER_QWEN3 : ANSWER_REASONING_UNKNOWN;
     o.opened = data[0] & 128;
     struct str text = {(const char *)data + 1, size - 1};
