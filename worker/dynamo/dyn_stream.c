@@ -34,13 +34,15 @@ struct dyn_stream {
     socklen_t address_bytes;
     int fd;
     bool connected, dirty, dead, waits_writable;
-    bool finished, leaving; /* leaving: the last deadline for its output runs */
+    bool finished;
     enum dyn_ending how;
     enum dyn_codec codec;
     char id[DYN_ID_MAX];
     struct buf out; /* unsent from `sent` on */
     size_t sent;
     size_t held; /* what `out` takes, counted in the set's */
+    size_t share,
+        goal; /* of what is left at the end: so much must be read in `stall_ms`; what shall be left then */
     char heard[DYN_PART_BYTES + 2 * DYN_HEARD_BYTES_MAX];
     size_t n_heard;
     uint32_t n_messages; /* heard in all */
@@ -311,18 +313,24 @@ static void compact(struct dyn_stream *s)
     }
 }
 
-/* While there is more to come, each byte that is read buys time; at the end there is one deadline for all that is left, and one
- * for the frontend to close. */
+/* While there is more to come, each byte that is read buys time: what is unread has a bound. At the end it has not, and time is
+ * bought by the eighth of all that is left; then the frontend has a time to close. */
 static void set_deadline(struct dyn_stream *s, int64_t now, bool progress)
 {
-    bool all = s->sent == s->out.n;
-    if (all && s->finished)
+    size_t left = s->out.n - s->sent;
+    bool in_time = progress || !s->deadline_ns;
+    if (left && s->finished) {
+        in_time = !s->share || left <= s->goal;
+        s->share = s->share ? s->share : left / 8 + 1;
+        if (in_time)
+            s->goal = left > s->share ? left - s->share : 0;
+    }
+    if (!left && s->finished)
         wait_for(s, now, s->set->o.connect_ms);
-    else if (all)
+    else if (!left)
         s->deadline_ns = 0;
-    else if (s->finished ? !s->leaving : progress || !s->deadline_ns)
+    else if (in_time)
         wait_for(s, now, s->set->o.stall_ms);
-    s->leaving = s->finished;
 }
 
 static void send_out(struct dyn_stream *s, int64_t now)

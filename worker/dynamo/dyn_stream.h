@@ -9,9 +9,9 @@
  * Errors   open: ST_EUNSUP for an address that is not ip:port, ST_EBUSY, ST_ENOMEM. Later ones end the stream early.
  * Bounds   `streams_max`: when all places are taken, the oldest that nobody answers for (not connected, or finished and not
  *          closed) goes for the newcomer. Unread output: of a stream `bytes_max` plus one item, and what a finished one has
- *          left; of all together `output_max`: beyond it, the one with most goes. What is left at the end must be read within
- *          `stall_ms`. A frontend may say DYN_HEARD_MAX things. A put never blocks and never calls back: `ended` comes from
- *          dyn_streams_run only.
+ *          left; of all together `output_max`: beyond it, the one with most goes. Of what is left at the end an eighth
+ *          must be read each `stall_ms`. A frontend may say DYN_HEARD_MAX things. A put never blocks and never calls back:
+ *          `ended` comes from dyn_streams_run only.
  * Source   NVIDIA Dynamo 1.6.1: call-home response streams.
  */
 #ifndef STATOR_DYN_STREAM_H
