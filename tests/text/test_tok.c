@@ -238,7 +238,7 @@ static const struct {
     int status;
     const char *json, *names;
 } malformed[] = {
-    {ST_EFORMAT, "", "syntax"},
+    {ST_EFORMAT, "", "JSON: the text is empty"},
     {ST_EFORMAT, "[]", "model.vocab"},
     {ST_EFORMAT, "{\"model\":{\"merges\":[]}}", "model.vocab"},
     {ST_EFORMAT, "{\"model\":{\"vocab\":{},\"merges\":[]}}", "model.vocab"},
