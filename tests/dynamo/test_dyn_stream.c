@@ -342,6 +342,50 @@ static void a_newcomer_finds_a_stream(void **state)
     rig_stop(&g);
 }
 
+/* The end of an answer leaves with the turn; a newcomer of the same turn takes another one's place. */
+static void an_answer_that_ends_is_sent_before_its_place_goes(void **state)
+{
+    const struct dyn_streams_options o = {
+        .streams_max = 2, .bytes_max = 1 << 16, .output_max = 1 << 20, .connect_ms = 1000, .stall_ms = 1000};
+    struct dyn_control control = {.id = "1", .subject = "s1"};
+    struct dyn_streams *set = NULL;
+    struct dyn_stream *ends, *silent, *newcomer, *too_many;
+    struct err e = {0};
+    uint16_t port;
+    char sink[4096];
+    size_t n_read = 0;
+    ssize_t n;
+    int home = rig_listen(AF_INET, &port), answer = -1;
+    (void)state;
+    snprintf(control.address, sizeof control.address, "127.0.0.1:%u", port);
+    assert_int_equal(dyn_streams_create(&set, &o), ST_OK);
+    assert_int_equal(dyn_stream_open(set, &control, &ends, &e), ST_OK);
+    dyn_stream_start(ends, 1);
+    while (answer < 0 ||
+           recv(answer, sink, sizeof sink, MSG_PEEK) <= 0) { /* its handshake: it is connected */
+        dyn_streams_run(set, 1);
+        answer = answer < 0 ? accept4(home, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC) : answer;
+    }
+    assert_int_equal(dyn_stream_open(set, &control, &silent, &e), ST_OK);
+    dyn_stream_start(silent, 1);
+    dyn_stream_put(ends, STR_LIT("\x07"));
+    dyn_stream_finish(ends);
+    assert_int_equal(dyn_stream_open(set, &control, &newcomer, &e),
+                     ST_OK); /* in the place of the silent one */
+    dyn_stream_start(newcomer, 1);
+    dyn_streams_run(set, 1);
+    assert_int_equal(dyn_stream_open(set, &control, &too_many, &e), ST_OK); /* now the finished one goes */
+    dyn_stream_discard(too_many);
+    dyn_streams_run(set, 1);
+    while ((n = recv(answer, sink + n_read, sizeof sink - n_read, 0)) > 0)
+        n_read += (size_t)n;
+    assert_int_equal(n, 0);
+    assert_memory_equal(sink + n_read - 10, "\"sentinel\"", 10);
+    dyn_streams_destroy(set);
+    close(answer);
+    close(home);
+}
+
 /* An address that takes no connection: a listening socket whose queue is full. */
 static void connections_that_do_not_come_about_make_room(void **state)
 {
@@ -449,6 +493,7 @@ int main(void)
         cmocka_unit_test(requests_of_one_id_are_two),
         cmocka_unit_test(an_answer_to_ourselves_goes_nowhere),
         cmocka_unit_test(a_newcomer_finds_a_stream),
+        cmocka_unit_test(an_answer_that_ends_is_sent_before_its_place_goes),
         cmocka_unit_test(connections_that_do_not_come_about_make_room),
         cmocka_unit_test(unread_output_is_bounded_over_all_streams),
         cmocka_unit_test(an_answer_beyond_all_bounds_is_not_begun),

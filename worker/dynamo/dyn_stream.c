@@ -148,12 +148,18 @@ static void count_output(struct dyn_stream *s)
     }
 }
 
+/* Not connected, or finished and not closed. What was put in this turn has not been offered to anybody yet. */
+static bool nobody_answers(const struct dyn_stream *s)
+{
+    return !s->connected || (s->finished && !s->dirty);
+}
+
 static bool find_place(struct dyn_streams *set)
 {
     if (set->count - set->n_dead < set->o.streams_max)
         return true;
     for (struct dyn_stream *s = set->last; s; s = s->prev)
-        if (!s->dead && (!s->connected || s->finished)) {
+        if (!s->dead && nobody_answers(s)) {
             log_warn_limited("dynamo", "all response streams are taken, and id=%s does nothing with its own",
                              s->id);
             bury(s, DYN_LOST);
