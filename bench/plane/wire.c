@@ -2,18 +2,13 @@
  * are looked at, so values are walked and not built. */
 #include "wire.h"
 
+#include "dynamo/request_frame.h"
 #include "json.h"
 
 #include <assert.h>
 #include <string.h>
 
 /* ---- out --------------------------------------------------------------------------------------------------------- */
-
-static void put_be(struct buf *b, uint64_t v, unsigned bytes)
-{
-    for (unsigned i = bytes; i-- > 0;)
-        buf_putc(b, (char)(v >> 8 * i));
-}
 
 static void put_map(struct buf *b, unsigned n)
 {
@@ -74,16 +69,7 @@ void wire_put_request(struct buf *b, const struct wire_request *r)
         "\\\"subject\\\":\\\"%s\\\",\\\"context\\\":\\\"%s\\\",\\\"stream_type\\\":\\\"response\\\"}\"}}",
         r->subject, r->port, r->subject, r->subject);
     put_body(&body, r);
-    put_be(b, strlen(r->path), 2);
-    buf_puts(b, r->path);
-    put_be(b, 2, 2);
-    buf_puts(b, "{}");
-    put_be(b, 24 + control.n + body.n, 4);
-    put_be(b, control.n, 8);
-    put_be(b, body.n, 8);
-    put_be(b, 0, 8);
-    buf_put(b, control.p, control.n);
-    buf_put(b, body.p, body.n);
+    put_request_frame(b, r->path, "{}", buf_str(&control), buf_str(&body));
     if (control.failed || body.failed)
         b->failed = ST_ENOMEM;
     buf_fini(&control);

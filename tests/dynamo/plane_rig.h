@@ -3,6 +3,7 @@
 #ifndef TESTS_PLANE_RIG_H
 #define TESTS_PLANE_RIG_H
 
+#include "dynamo/request_frame.h"
 #include "http/fake_engine.h"
 
 #include "dyn_generate.h"
@@ -129,12 +130,6 @@ static int rig_connect(const struct rig *g)
 
 /* ---- frames ------------------------------------------------------------------------------------------------------ */
 
-static void rig_be(struct buf *b, uint64_t v, int bytes)
-{
-    for (int i = bytes - 1; i >= 0; i--)
-        buf_putc(b, (char)(v >> 8 * i));
-}
-
 static void rig_frame_to(struct buf *b, const char *path, const char *address, const char *transport,
                          const char *codec, const char *subject, struct str body)
 {
@@ -145,16 +140,7 @@ static void rig_frame_to(struct buf *b, const char *path, const char *address, c
                "\\\"%s\\\",\\\"subject\\\":\\\"%s\\\",\\\"context\\\":\\\"x\\\",\\\"stream_type\\\":"
                "\\\"response\\\"}\"}}",
                subject, codec, transport, address, subject);
-    rig_be(b, strlen(path), 2);
-    buf_puts(b, path);
-    rig_be(b, 2, 2);
-    buf_puts(b, "{}");
-    rig_be(b, 24 + control.n + body.n, 4);
-    rig_be(b, control.n, 8);
-    rig_be(b, body.n, 8);
-    rig_be(b, 0, 8);
-    buf_put(b, control.p, control.n);
-    buf_put(b, body.p, body.n);
+    put_request_frame(b, path, "{}", buf_str(&control), body);
     buf_fini(&control);
 }
 

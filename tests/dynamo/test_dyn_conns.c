@@ -265,10 +265,10 @@ static void who_holds_most_unfinished_input_goes(void **state)
     (void)state;
     rig_start(&g, &o, AF_INET);
     int good = rig_connect(&g);
-    rig_be(&head, 1, 2);
+    put_be(&head, 1, 2);
     buf_puts(&head, "x");
-    rig_be(&head, 0, 2);
-    rig_be(&head, DYN_FRAME_MAX, 4);
+    put_be(&head, 0, 2);
+    put_be(&head, DYN_FRAME_MAX, 4);
     buf_put(&head, zeros, sizeof zeros);
     rig_frame(&g, &one, true, "s1", HI);
     assert_int_equal(send(good, one.p, 20, MSG_NOSIGNAL), 20); /* its own is not whole yet either */

@@ -1,5 +1,6 @@
 /* Frames on the wire: the documented bytes, every split of them, and lengths that lie. */
 #include "dyn_frame.h"
+#include "dynamo/request_frame.h"
 #include "mem.h"
 
 #include <setjmp.h>
@@ -19,24 +20,9 @@
     "\\\"subject\\\""                                                                                        \
     ":\\\"3d3e7bf6\\\",\\\"context\\\":\\\"8d261cf9\\\",\\\"stream_type\\\":\\\"response\\\"}\"}}"
 
-static void be(struct buf *b, uint64_t v, int bytes)
-{
-    for (int i = bytes - 1; i >= 0; i--)
-        buf_putc(b, (char)(v >> 8 * i));
-}
-
 static void put_frame(struct buf *b, const char *path, struct str control, struct str body)
 {
-    be(b, strlen(path), 2);
-    buf_puts(b, path);
-    be(b, sizeof HEADER - 1, 2);
-    buf_puts(b, HEADER);
-    be(b, 24 + control.n + body.n, 4);
-    be(b, control.n, 8);
-    be(b, body.n, 8);
-    be(b, 0, 8);
-    buf_put(b, control.p, control.n);
-    buf_put(b, body.p, body.n);
+    put_request_frame(b, path, HEADER, control, body);
 }
 
 static void a_frame_is_seen_at_its_last_byte_and_not_before(void **state)

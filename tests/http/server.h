@@ -188,6 +188,14 @@ static bool wait_for(_Atomic uint64_t *v, uint64_t least)
     return false;
 }
 
+/* For a group's teardown: 0 when every slot came back and it ended well. */
+static inline int server_end(struct server *s)
+{
+    bool empty = wait_for(&s->engine->releases, atomic_load(&s->engine->submits));
+    server_stop(s);
+    return empty ? s->run_status : 1;
+}
+
 #define assert_has(b, text)                                                 \
     do {                                                                    \
         if (!(b).p || !strstr((b).p, text))                                 \

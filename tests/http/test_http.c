@@ -21,10 +21,7 @@ static int up(void **state)
 static int down(void **state)
 {
     (void)state;
-    uint64_t submits = atomic_load(&S.engine->submits);
-    assert_true(wait_for(&S.engine->releases, submits)); /* every slot comes back */
-    server_stop(&S);
-    return S.run_status;
+    return server_end(&S);
 }
 
 static void expect(const char *method, const char *path, const char *extra, const char *body,

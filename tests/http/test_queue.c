@@ -23,9 +23,7 @@ static int down(void **state)
 {
     (void)state;
     atomic_store(&S.engine->hold, 0);
-    assert_true(wait_for(&S.engine->releases, atomic_load(&S.engine->submits)));
-    server_stop(&S);
-    return S.run_status;
+    return server_end(&S);
 }
 
 static cJSON *queue(const struct server *s)

@@ -2,6 +2,7 @@
  * the forward's first choice is llama.cpp's at every place where llama.cpp itself was not near a tie. The
  * two round differently (activations in 8-bit groups, with scales in f32 here and f16 there), so a near
  * tie may fall either way. */
+#include "cache_path.h"
 #include "model_harness.h"
 
 #include <math.h>
@@ -14,13 +15,7 @@ enum { PROMPTS = 20 };
 
 static const char *model_path(char *out, size_t n)
 {
-    const char *cache = getenv("STATOR_CACHE"), *home = getenv("HOME");
-    if (cache != NULL)
-        snprintf(out, n, "%s/models/SmolLM2-135M-Instruct.Q4_1.gguf", cache);
-    else
-        snprintf(out, n, "%s/.cache/stator/models/SmolLM2-135M-Instruct.Q4_1.gguf",
-                 home != NULL ? home : "/root");
-    return out;
+    return cache_path(out, n, "models/SmolLM2-135M-Instruct.Q4_1.gguf");
 }
 
 /* One line of numbers; returns how many. */

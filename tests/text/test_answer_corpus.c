@@ -1,5 +1,6 @@
 /* What the templates of real models write for a call of an earlier turn is what their models were trained to write: it must be
  * read back as that call. The templates lie in the cache folder, as for test_chat_corpus. */
+#include "cache_path.h"
 #include "answer.h"
 #include "chat.h"
 
@@ -100,13 +101,7 @@ static void calls_of_real_templates_are_read_back(void **state)
 int main(void)
 {
     char path[4096];
-    const char *cache = getenv("STATOR_CACHE"), *home = getenv("HOME");
-    snprintf(path, sizeof path, "%s%s/chat_corpus.json",
-             cache  ? cache
-             : home ? home
-                    : "",
-             cache ? "" : "/.cache/stator");
-    FILE *f = fopen(path, "rb");
+    FILE *f = fopen(cache_path(path, sizeof path, "chat_corpus.json"), "rb");
     if (!f) {
         printf("skipped: %s is not there (make_goldens.py --templates DIR --out FILE makes it)\n", path);
         return 77;

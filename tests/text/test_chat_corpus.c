@@ -1,5 +1,6 @@
 /* The templates of real models, rendered as Jinja2 renders them. The golden file is made by
  * tests/golden/chat/make_goldens.py from downloaded templates and lies in the cache folder. */
+#include "cache_path.h"
 #include "text/chat_golden.h"
 
 static char path[4096];
@@ -12,12 +13,7 @@ static void every_model_template_renders_as_jinja2_does(void **state)
 
 int main(void)
 {
-    const char *cache = getenv("STATOR_CACHE"), *home = getenv("HOME");
-    if (cache)
-        snprintf(path, sizeof path, "%s/chat_corpus.json", cache);
-    else
-        snprintf(path, sizeof path, "%s/.cache/stator/chat_corpus.json", home ? home : "");
-    FILE *f = fopen(path, "rb");
+    FILE *f = fopen(cache_path(path, sizeof path, "chat_corpus.json"), "rb");
     if (!f) {
         printf("skipped: %s is not there (make_goldens.py --templates DIR --out FILE makes it)\n", path);
         return 77;

@@ -2,6 +2,7 @@
  * committed: flat files in <cache>/tok, which tests/golden/tok/prepare.sh makes from the package that ./test
  * fetches. */
 #define _GNU_SOURCE
+#include "cache_path.h"
 #include "mem.h"
 #include "tok.h"
 
@@ -310,14 +311,9 @@ static void prepare(const char *cache)
 
 static bool find_data(void)
 {
-    const char *cache = getenv("STATOR_CACHE"), *home = getenv("HOME");
     char path[1024];
     struct stat sb;
-    if (cache)
-        snprintf(folder, sizeof folder, "%s", cache);
-    else
-        snprintf(folder, sizeof folder, "%s/.cache/stator", home ? home : "/tmp");
-    prepare(folder);
+    prepare(cache_path(folder, sizeof folder, ""));
     snprintf(path, sizeof path, "%s/tok/gpt-2.tokv", folder);
     return stat(path, &sb) == 0;
 }

@@ -2,6 +2,7 @@
  * tests/golden/tok/make_goldens.py made with it. The committed set covers the rules with small vocabularies;
  * full-size ones are checked too when the script has put them into <cache>/tok/hf. */
 #define _GNU_SOURCE
+#include "cache_path.h"
 #include "mem.h"
 #include "tok.h"
 
@@ -216,14 +217,9 @@ static void prepare(const char *cache)
 static void full_size_vocabularies_too_where_the_cache_has_them(void **state)
 {
     (void)state;
-    const char *cache = getenv("STATOR_CACHE"), *home = getenv("HOME");
     char root[512], dir[600];
     int files = 0;
-    if (cache)
-        snprintf(root, sizeof root, "%s", cache);
-    else
-        snprintf(root, sizeof root, "%s/.cache/stator", home ? home : "/tmp");
-    prepare(root);
+    prepare(cache_path(root, sizeof root, ""));
     snprintf(dir, sizeof dir, "%s/tok/hf", root);
     assert_int_equal(check_folder(dir, &files), 0);
     if (files == 0) {

@@ -1,6 +1,7 @@
 /* Goal: what stands beside the weights is found in every place where models keep it, and a bad file is refused by name.
  * Method: Hugging Face folders written into a temporary place; the default model from the cache when it is there. */
 #define _GNU_SOURCE
+#include "cache_path.h"
 #include "bundle.h"
 #include "mem.h"
 
@@ -155,14 +156,8 @@ static void the_default_model_has_all_parts(void **state)
 {
     (void)state;
     char path[512];
-    const char *cache = getenv("STATOR_CACHE"), *home = getenv("HOME");
-    snprintf(path, sizeof path, "%s%s/models/SmolLM2-135M-Instruct.Q4_1.gguf",
-             cache  ? cache
-             : home ? home
-                    : "",
-             cache ? "" : "/.cache/stator");
     struct gguf *g;
-    if (gguf_open(&g, path, NULL)) {
+    if (gguf_open(&g, cache_path(path, sizeof path, "models/SmolLM2-135M-Instruct.Q4_1.gguf"), NULL)) {
         print_message("the default model is not in the cache\n");
         skip();
     }

@@ -3,6 +3,7 @@
  * Method: real vocabularies (fetched into the cache) and their test texts, and random ones: the text is read back by our own
  *         reader of tokenizer.json, which has goldens of its own. With a folder as second argument the files and ids are left
  *         there, for tests/golden/tok/check_written.py to ask the real library. First argument: seed. */
+#include "cache_path.h"
 #include "bundle_vocab.h"
 #include "mem.h"
 #include "tok_write.h"
@@ -214,8 +215,7 @@ static void what_cannot_be_written_is_refused(void **state)
 
 int main(int argc, char **argv)
 {
-    const char *cache = getenv("STATOR_CACHE"), *home = getenv("HOME");
-    snprintf(folder, sizeof folder, "%s%s", cache ? cache : home ? home : "", cache ? "" : "/.cache/stator");
+    cache_path(folder, sizeof folder, "");
     seed = argc > 1 ? strtoull(argv[1], NULL, 10) : (uint64_t)time(NULL);
     keep = argc > 2 ? argv[2] : NULL;
     print_message("seed %llu\n", (unsigned long long)seed);
