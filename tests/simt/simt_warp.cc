@@ -168,18 +168,38 @@ void simt_ldmatrix(uint32_t *r, const void *row, int matrices, bool trans, const
     release(me);
 }
 
-static inline void unpack(double *lo, double *hi, uint32_t v, bool f16)
+/* The operands of a warp's lanes, as registers hold them. In unpack and multiply no address depends on them, and checking each
+ * access would be most of what a sanitizer's run takes. */
+struct mma_registers {
+    float c[32][4];
+    uint32_t a[32][4], b[32][2];
+};
+
+__attribute__((no_sanitize("address", "undefined"))) static inline void unpack(double *lo, double *hi, uint32_t v, bool f16)
 {
     *lo = f16 ? ptx_f16_f32(v) : ptx_float(v << 16);
     *hi = f16 ? ptx_f16_f32(v >> 16) : ptx_float(v & 0xffff0000u);
 }
 
-/* c[i][j] += sum over k of a[i][k] b[k][j]: products are exact in double, k ascends, one rounding in the end (by the caller). */
+/* c[i][j] += sum over k of a[i][k] b[k][j]: products are exact in double, k ascends, one rounding in the end. */
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
-static void multiply(double c[16][8], const double a[16][16], const double b[16][8])
+__attribute__((no_sanitize("address", "undefined"))) static void multiply(struct mma_registers *m, bool f16)
 {
+    alignas(64) double a[16][16], b[16][8], c[16][8];
+    for (int l = 0; l < 32; l++) {
+        int g = l >> 2, t = 2 * (l & 3);
+        const uint32_t *av = m->a[l];
+        const float *cv = m->c[l];
+        unpack(&a[g][t], &a[g][t + 1], av[0], f16);
+        unpack(&a[g + 8][t], &a[g + 8][t + 1], av[1], f16);
+        unpack(&a[g][t + 8], &a[g][t + 9], av[2], f16);
+        unpack(&a[g + 8][t + 8], &a[g + 8][t + 9], av[3], f16);
+        unpack(&b[t][g], &b[t + 1][g], m->b[l][0], f16);
+        unpack(&b[t + 8][g], &b[t + 9][g], m->b[l][1], f16);
+        c[g][t] = cv[0], c[g][t + 1] = cv[1], c[g + 8][t] = cv[2], c[g + 8][t + 1] = cv[3];
+    }
     for (int i = 0; i < 16; i++) {
         double sum[8];
         for (int j = 0; j < 8; j++)
@@ -189,6 +209,11 @@ static void multiply(double c[16][8], const double a[16][16], const double b[16]
                 sum[j] += a[i][k] * b[k][j];
         for (int j = 0; j < 8; j++)
             c[i][j] = sum[j];
+    }
+    for (int l = 0; l < 32; l++) {
+        int g = l >> 2, t = 2 * (l & 3);
+        float *cv = m->c[l];
+        cv[0] = (float)c[g][t], cv[1] = (float)c[g][t + 1], cv[2] = (float)c[g + 8][t], cv[3] = (float)c[g + 8][t + 1];
     }
 }
 
@@ -202,25 +227,15 @@ void simt_mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1, bool f1
     w->operand[me->lane].b1 = b1;
     if (!arrive(me, SIMT_MMA, file, line))
         return;
-    alignas(64) double ma[16][16], mb[16][8], mc[16][8];
+    struct mma_registers m;
     for (int l = 0; l < 32; l++) {
-        int g = l >> 2, t = 2 * (l & 3);
-        const uint32_t *av = w->operand[l].a;
-        const float *cv = w->operand[l].c;
-        unpack(&ma[g][t], &ma[g][t + 1], av[0], f16);
-        unpack(&ma[g + 8][t], &ma[g + 8][t + 1], av[1], f16);
-        unpack(&ma[g][t + 8], &ma[g][t + 9], av[2], f16);
-        unpack(&ma[g + 8][t + 8], &ma[g + 8][t + 9], av[3], f16);
-        unpack(&mb[t][g], &mb[t + 1][g], w->operand[l].b0, f16);
-        unpack(&mb[t + 8][g], &mb[t + 9][g], w->operand[l].b1, f16);
-        mc[g][t] = cv[0], mc[g][t + 1] = cv[1], mc[g + 8][t] = cv[2], mc[g + 8][t + 1] = cv[3];
+        memcpy(m.c[l], w->operand[l].c, sizeof m.c[l]);
+        memcpy(m.a[l], w->operand[l].a, sizeof m.a[l]);
+        m.b[l][0] = w->operand[l].b0, m.b[l][1] = w->operand[l].b1;
     }
-    multiply(mc, ma, mb);
-    for (int l = 0; l < 32; l++) {
-        int g = l >> 2, t = 2 * (l & 3);
-        float *cv = w->operand[l].c;
-        cv[0] = (float)mc[g][t], cv[1] = (float)mc[g][t + 1], cv[2] = (float)mc[g + 8][t], cv[3] = (float)mc[g + 8][t + 1];
-    }
+    multiply(&m, f16);
+    for (int l = 0; l < 32; l++)
+        memcpy(w->operand[l].c, m.c[l], sizeof m.c[l]);
     release(me);
 }
 
