@@ -20,14 +20,27 @@ static struct str vocab_bytes(const void *ctx, uint32_t token)
     return token < 256 ? (struct str){&fake_bytes[token], 1} : (struct str){0};
 }
 
-static int up(void **state)
+static void start(size_t stream_bytes_max)
 {
-    (void)state;
     server_options(&S);
+    S.o.stream_bytes_max = stream_bytes_max;
     assert_int_equal(grammar_vocab_create(&vocab, FAKE_VOCAB, vocab_bytes, NULL), ST_OK);
     S.o.model.vocab = vocab;
     fake_form = (struct answer_form){.calls = ANSWER_HERMES};
     server_start(&S);
+}
+
+static int up(void **state)
+{
+    (void)state;
+    start(0);
+    return 0;
+}
+
+static int up_small(void **state)
+{
+    (void)state;
+    start(1000);
     return 0;
 }
 
@@ -303,6 +316,28 @@ static void reasoning_is_told_apart(void **state)
         }
 }
 
+/* A call is held until it is whole, so it comes in one piece, and a client is not slow that had no time to read it. */
+static void a_call_is_longer_than_a_slow_client_s_bound(void **state)
+{
+    (void)state;
+    char answer[6000], calls[6000], text[5000];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = 0;
+    snprintf(answer, sizeof answer, CALL("f", "{\"s\": \"%s\"}"), text);
+    snprintf(calls, sizeof calls, "|f|{\"s\": \"%s\"}", text);
+    for (int n = 1; n <= CHOICES_MAX; n++) {
+        struct choice c[CHOICES_MAX];
+        char more[16];
+        snprintf(more, sizeof more, ",\"n\":%d", n);
+        ask(answer, more, true, c);
+        for (int i = 0; i < n; i++) {
+            assert_string_equal(buf_str(&c[i].calls).p, calls);
+            assert_string_equal(c[i].finish, "tool_calls");
+        }
+        forget(c);
+    }
+}
+
 /* Whatever allocation is lost, the client hears of it or gets the whole answer. */
 static void lost_memory_loses_no_part_of_an_answer(void **state)
 {
@@ -369,6 +404,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(another_form_leaves_no_room_for_calls, up, down),
         cmocka_unit_test_setup_teardown(reasoning_is_told_apart, up, down),
         cmocka_unit_test_setup_teardown(lost_memory_loses_no_part_of_an_answer, up, down),
+        cmocka_unit_test_setup_teardown(a_call_is_longer_than_a_slow_client_s_bound, up_small, down),
         cmocka_unit_test_setup_teardown(a_stream_does_not_wait_with_a_call, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,6 +39,7 @@ struct http_job {
     int status;
     struct err err;
     struct http_reply reply;
+    size_t frame_max; /* the longest frame yet: a call is held until it is whole */
     char id[48], session[API_HINT_BYTES_MAX];
     struct str session_id; /* in `session` */
     uint32_t cls; /* of priority; of a call without hints until the prompt is known */
@@ -171,11 +172,22 @@ static void finish(struct http_job *j)
     }
 }
 
-/* After every change: is the client still able to follow? */
+/* False: the choice has nothing to say yet. */
+static bool frame(struct http_job *j, uint32_t index)
+{
+    size_t before = j->reply.out.n;
+    if (!http_job_streams(j) || !http_reply_frame(&j->reply, &j->seqs[index], index))
+        return false;
+    size_t bytes = j->reply.out.n - before;
+    j->frame_max = bytes > j->frame_max ? bytes : j->frame_max;
+    return true;
+}
+
+/* After every change: is the client still able to follow? What came in one piece, perhaps of each choice, it had no time to read. */
 static void changed(struct http_job *j)
 {
-    size_t unread = http_reply_unread(&j->reply);
-    bool behind = http_job_streams(j) && !j->reply.ended && unread > j->jobs->o.stream_bytes_max;
+    size_t unread = http_reply_unread(&j->reply), pieces = j->n_seqs * j->frame_max;
+    bool behind = http_job_streams(j) && !j->reply.ended && unread > j->jobs->o.stream_bytes_max + pieces;
     if (!j->broken && (j->reply.out.failed || behind)) {
         log_warn_limited("http", "client reads too slowly id=%s unread_bytes=%zu", j->id, unread);
         j->broken = true;
@@ -391,7 +403,7 @@ static void on_token(struct http_job *j, uint32_t index, const struct engine_eve
         fail(j, st, "out of memory for the text");
     else if (s->scan.hit)
         ledger_finish(j->jobs->o.ledger, s->slot, s->gen);
-    if (!st && http_job_streams(j) && http_reply_frame(&j->reply, s, index))
+    if (!st && frame(j, index))
         changed(j);
 }
 
@@ -406,8 +418,8 @@ static void on_end(struct http_job *j, uint32_t index, const struct engine_event
         int st = http_seq_end(s, &j->stops, ev->finish == ENGINE_FINISH_LENGTH);
         if (st)
             fail(j, st, "out of memory for the text");
-        else if (http_job_streams(j))
-            http_reply_frame(&j->reply, s, index);
+        else
+            frame(j, index);
     } else if (ev->finish == ENGINE_FINISH_ERROR) {
         fail(j, ev->status ? ev->status : ST_EINTERNAL, "The request failed in the engine");
     } else {

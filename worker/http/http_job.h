@@ -6,7 +6,7 @@
  *          engine is cancelled at once, and the slots are released when their END events arrive.
  * Threads  the io thread only. Long bodies are prepared on the lane; the job is not touched by anyone else meanwhile.
  * Errors   of a job: http_job_status and http_job_text once DONE (before a stream began), else an error frame in the stream.
- * Bounds   a stream's unread output is at most `stream_bytes_max` plus one event's frames: a client that reads too slowly is
+ * Bounds   a stream's unread output is at most `stream_bytes_max` plus a frame of each choice: a client that reads too slowly is
  *          broken off. One lane, HTTP_LANE_MAX bodies waiting: more are refused with ST_EBUSY.
  * Source   -
  */
