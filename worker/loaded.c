@@ -90,7 +90,7 @@ static int choose_sizes(struct loaded *l, struct err *e)
     if (in.block_bytes == 0)
         return err_set(e, ST_EUNSUP, "%s: the %s backend has no KV layout for %u heads of %u in %s (--kv-dtype %s)", info->file,
                        l->be->ops->name, info->n_kv_heads, info->head_dim, be_type_name(l->kv_type), c->kv_dtype);
-    uint64_t host = sizing_memory_available();
+    uint64_t host = sizing_memory_available("");
     int st = sizing_host_blocks(&l->n_host_blocks, c->host_kv_bytes, in.block_bytes, host, e);
     if (st)
         return st;

@@ -26,16 +26,33 @@ static uint64_t read_number(const char *path, const char *key)
     return v;
 }
 
-uint64_t sizing_memory_available(void)
+static uint64_t read_at(const char *root, const char *file, const char *key)
 {
-    uint64_t kib = read_number("/proc/meminfo", "MemAvailable:");
-    uint64_t machine = kib == UINT64_MAX ? UINT64_MAX : kib * 1024;
-    uint64_t limit = read_number("/sys/fs/cgroup/memory.max", ""),
-             used = read_number("/sys/fs/cgroup/memory.current", "");
-    if (limit == UINT64_MAX || used == UINT64_MAX)
-        return machine;
-    uint64_t left = limit > used ? limit - used : 0;
-    return left < machine ? left : machine;
+    char path[256];
+    int n = snprintf(path, sizeof path, "%s%s", root, file);
+    return n > 0 && (size_t)n < sizeof path ? read_number(path, key) : UINT64_MAX;
+}
+
+/* Files that the kernel keeps in memory count as used in a group, the model's own among them, but go when memory is wanted. */
+static uint64_t group_left(const char *root, uint64_t limit)
+{
+    static const char *const reclaimable[] = {"inactive_file ", "active_file "};
+    uint64_t used = read_at(root, "/sys/fs/cgroup/memory.current", "");
+    if (used == UINT64_MAX)
+        return UINT64_MAX;
+    for (int i = 0; i < 2; i++) {
+        uint64_t n = read_at(root, "/sys/fs/cgroup/memory.stat", reclaimable[i]);
+        used -= n == UINT64_MAX ? 0 : n < used ? n : used;
+    }
+    return limit > used ? limit - used : 0;
+}
+
+uint64_t sizing_memory_available(const char *root)
+{
+    uint64_t kib = read_at(root, "/proc/meminfo", "MemAvailable:"), limit = read_at(root, "/sys/fs/cgroup/memory.max", "");
+    uint64_t machine = kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024;
+    uint64_t group = limit == UINT64_MAX ? UINT64_MAX : group_left(root, limit);
+    return group < machine ? group : machine;
 }
 
 static uint64_t blocks_for(const struct sizing_input *in, uint64_t tokens)

@@ -36,7 +36,8 @@ struct sizing {
 int sizing_choose(struct sizing *out, const struct sizing_input *in, struct err *e);
 /* Blocks of the host tier that `bytes` hold; 0 bytes: none. `memory_available`: of the host, as for the KV cache. */
 int sizing_host_blocks(uint32_t *out, uint64_t bytes, uint64_t block_bytes, uint64_t memory_available, struct err *e);
-/* Memory that this process may still take: the smaller of MemAvailable and what its control group leaves. */
-uint64_t sizing_memory_available(void);
+/* Memory that this process may still take: the smaller of MemAvailable and what its control group (v2) leaves, as `root`/proc and
+ * `root`/sys tell; UINT64_MAX where they do not. "" is this machine. */
+uint64_t sizing_memory_available(const char *root);
 
 #endif

@@ -1,5 +1,6 @@
 /* Goal: the chosen pool always holds one full context, and what was asked is kept or refused by name.
  * Method: tables, then random inputs against the invariants. */
+#define _GNU_SOURCE
 #include "sizing.h"
 
 #include <setjmp.h>
@@ -7,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static const struct sizing_input base = {.context_max = 8192,
@@ -89,7 +92,58 @@ static void any_choice_holds_one_context(void **state)
         if (in.kv_bytes_asked)
             assert_true(s.kv_bytes <= in.kv_bytes_asked);
     }
-    assert_true(sizing_memory_available() > 0);
+    assert_true(sizing_memory_available("") > 0);
+}
+
+static void put(const char *root, const char *file, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s%s", root, file);
+    if (!text) {
+        remove(path);
+        return;
+    }
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    fclose(f);
+}
+
+static void kept_files_are_free_memory_in_a_group_too(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"/proc", "/sys", "/sys/fs", "/sys/fs/cgroup"};
+    static const char max[] = "/sys/fs/cgroup/memory.max", current[] = "/sys/fs/cgroup/memory.current",
+                      stat[] = "/sys/fs/cgroup/memory.stat";
+    char root[] = "/tmp/sizing.XXXXXX", path[64];
+    assert_non_null(mkdtemp(root));
+    for (int i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s%s", root, folders[i]);
+        assert_int_equal(mkdir(path, 0700), 0);
+    }
+    assert_true(sizing_memory_available(root) == UINT64_MAX);
+    put(root, "/proc/meminfo", "MemTotal: 2000 kB\nMemAvailable:  1000 kB\n");
+    assert_int_equal(sizing_memory_available(root), 1024000);
+    put(root, max, "max\n");
+    put(root, current, "900000\n");
+    assert_int_equal(sizing_memory_available(root), 1024000);
+    put(root, max, "1000000\n");
+    assert_int_equal(sizing_memory_available(root), 100000);
+    put(root, stat, "file 700000\ninactive_file 300000\nactive_file 200000\n");
+    assert_int_equal(sizing_memory_available(root), 600000);
+    put(root, stat, "inactive_file 99999999\n");
+    assert_int_equal(sizing_memory_available(root), 1000000);
+    put(root, max, "800000\n");
+    put(root, stat, NULL);
+    assert_int_equal(sizing_memory_available(root), 0);
+    put(root, max, NULL);
+    put(root, current, NULL);
+    put(root, "/proc/meminfo", NULL);
+    for (int i = 4; i-- > 0;) {
+        snprintf(path, sizeof path, "%s%s", root, folders[i]);
+        assert_int_equal(rmdir(path), 0);
+    }
+    assert_int_equal(rmdir(root), 0);
 }
 
 static void a_device_gives_all_that_is_left(void **state)
@@ -131,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_host_tier_holds_whole_blocks_and_fits_the_host),
+        cmocka_unit_test(kept_files_are_free_memory_in_a_group_too),
         cmocka_unit_test(a_device_gives_all_that_is_left),
         cmocka_unit_test(defaults_take_the_models_context),
         cmocka_unit_test(little_memory_shrinks_the_context),
