@@ -20,6 +20,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,8 @@ struct worker {
     struct http *http;
     struct dyn_worker *dynamo; /* NULL without --dynamo */
     struct card card;          /* zeroed without */
+    pthread_t main;
+    _Atomic bool io_ended; /* the endpoint, by itself or after a drain */
     int64_t started_ns;
     struct str names[NAMES_MAX];
     int32_t eog[ENGINE_STOP_TOKENS_MAX];
@@ -124,6 +127,12 @@ static int start_ledger(struct worker *w, struct err *e)
     return st ? err_set(e, st, "no memory for the book of requests") : ST_OK;
 }
 
+static void wake_main(void *ctx)
+{
+    struct worker *w = ctx;
+    pthread_kill(w->main, SIGUSR1);
+}
+
 static int start_http(struct worker *w, struct err *e)
 {
     const struct config *c = &w->config;
@@ -164,6 +173,8 @@ static int start_http(struct worker *w, struct err *e)
         .sse_keepalive_ms = (uint32_t)c->sse_keepalive_ms,
         .client_timeout_ms = (uint32_t)c->client_timeout_s * 1000,
         .drain_timeout_ms = (uint32_t)c->drain_timeout_s * 1000,
+        .on_failed = wake_main,
+        .on_failed_ctx = w,
     };
     return http_create(&w->http, &o, e);
 }
@@ -212,17 +223,17 @@ static void stop(struct worker *w)
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
 struct io {
-    struct http *http;
+    struct worker *worker;
     struct err err;
     int status;
-    pthread_t main;
 };
 
 static void *run_io(void *arg)
 {
     struct io *io = arg;
-    io->status = http_run(io->http, &io->err);
-    pthread_kill(io->main, SIGUSR1); /* ends main's wait when the endpoint ended by itself */
+    io->status = http_run(io->worker->http, &io->err);
+    atomic_store(&io->worker->io_ended, true);
+    wake_main(io->worker);
     return NULL;
 }
 
@@ -253,31 +264,32 @@ static int announce(struct worker *w, struct err *e)
     return dyn_worker_publish(w->dynamo, &card, e);
 }
 
-/* Waits for signals, and for the endpoint to end by itself. Nobody is to find us while we end. */
+/* Waits for signals, for the engine to fail, and for the endpoint to end. Nobody is to find us while we end. */
 static void wait_for_end(struct worker *w, const sigset_t *signals)
 {
-    for (bool draining = false;; draining = true) {
-        int sig = 0;
-        if (sigwait(signals, &sig) || sig == SIGUSR1)
-            break;
-        if (draining) {
+    for (bool draining = false; !atomic_load(&w->io_ended);) {
+        int sig = SIGUSR1;
+        sigwait(signals, &sig);
+        bool asked = sig != SIGUSR1;
+        if (asked && draining) {
             log_warn("main", "second signal: ending now");
             _exit(130);
         }
-        log_info("main", "%s: draining, at most %llu s; again to end at once",
-                 sig == SIGINT ? "SIGINT" : "SIGTERM", (unsigned long long)w->config.drain_timeout_s);
+        if (asked)
+            log_info("main", "%s: draining, at most %llu s; again to end at once", sig == SIGINT ? "SIGINT" : "SIGTERM",
+                     (unsigned long long)w->config.drain_timeout_s);
         if (w->dynamo)
             dyn_worker_withdraw(w->dynamo);
-        http_drain(w->http);
+        if (asked)
+            http_drain(w->http);
+        draining = draining || asked;
     }
-    if (w->dynamo)
-        dyn_worker_withdraw(w->dynamo);
 }
 
 /* The signals are blocked in every thread and taken here, one at a time. */
 static int serve(struct worker *w, const sigset_t *signals, int64_t started_ns, struct err *e)
 {
-    struct io io = {.http = w->http, .main = pthread_self()};
+    struct io io = {.worker = w};
     pthread_t thread;
     if (pthread_create(&thread, NULL, run_io, &io))
         return err_set(e, ST_ENOMEM, "the io thread could not be started");
@@ -315,6 +327,7 @@ static int start_and_serve(struct worker *w, int64_t started_ns, struct err *e)
     sigaddset(&signals, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    w->main = pthread_self();
     take_descriptors();
     int st = keys_load(&w->keys, w->config.api_key, w->config.api_key_file, e);
     st = st ? st : check_address(w, e);

@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static bool registered;
+static bool registered, engine_failed;
 
 bool dyn_store_registered(const struct dyn_store *s)
 {
@@ -28,7 +28,7 @@ bool dyn_store_registered(const struct dyn_store *s)
 void engine_stats(const struct engine *g, struct engine_stats *out)
 {
     (void)g;
-    *out = (struct engine_stats){.blocks_total = 100, .blocks_free = 75};
+    *out = (struct engine_stats){.blocks_total = 100, .blocks_free = 75, .failed = engine_failed};
 }
 
 static const struct dyn_self self = {.name_space = "ns",
@@ -89,7 +89,9 @@ static void probes_follow_the_store(void **state)
     registered = false;
     assert_reply(s, "GET /health", "HTTP/1.1 503", "\"status\":\"notready\"");
     assert_reply(s, "GET /live", "HTTP/1.1 200", "\"status\":\"ready\"");
-    registered = true;
+    registered = engine_failed = true;
+    assert_reply(s, "GET /health", "HTTP/1.1 503", "\"status\":\"notready\"");
+    engine_failed = false;
     assert_reply(s, "GET /health", "HTTP/1.1 200", "\"endpoints\":{\"generate\":\"ready\"}}");
     assert_reply(s, "GET /metadata", "HTTP/1.1 200", "\"model\":\"m\\\"x\",\"instance_id\":2748");
     assert_reply(s, "POST /health", "HTTP/1.1 405", "GET only");

@@ -103,6 +103,41 @@ static void a_failed_engine_ends_the_server(void **state)
     close(fd);
 }
 
+static void count(void *ctx)
+{
+    atomic_fetch_add((_Atomic uint64_t *)ctx, 1);
+}
+
+static void a_failure_is_told_before_the_last_client_left(void **state)
+{
+    (void)state;
+    struct server d;
+    _Atomic uint64_t told = 0;
+    server_options(&d);
+    d.o.on_failed = count;
+    d.o.on_failed_ctx = &told;
+    server_start(&d);
+    atomic_store(&d.engine->hold, 1);
+    int fd = client_open(&d);
+    client_post(fd, "/v1/completions", "{\"prompt\":\"ab\",\"stream\":true}", "");
+    assert_true(wait_for(&d.engine->submits, 1));
+    atomic_store(&d.engine->device_failed, true);
+    struct buf b = exchange(&d, "GET", "/v1/health/live", "", (struct str){0}); /* turns the loop, and again */
+    buf_fini(&b);
+    b = exchange(&d, "GET", "/v1/health/live", "", (struct str){0});
+    assert_has(b, "HTTP/1.1 503 ");
+    assert_has(b, "{\"status\":\"failed\"}");
+    buf_fini(&b);
+    assert_int_equal(atomic_load(&told), 1);
+    atomic_store(&d.engine->hold, 0);
+    client_read(fd, &b, "[DONE]");
+    buf_fini(&b);
+    server_join(&d);
+    assert_int_equal(d.run_status, ST_EDEVICE);
+    assert_int_equal(atomic_load(&told), 1);
+    close(fd);
+}
+
 /* What is attached to the loop uses the ledger beside us, and has nothing of its own to wait for. */
 static struct side {
     struct ledger *ledger;
@@ -197,6 +232,7 @@ int main(void)
         cmocka_unit_test(a_stop_ends_what_runs_at_once),
         cmocka_unit_test(a_drain_waits_for_the_other_door),
         cmocka_unit_test(a_failed_engine_ends_the_server),
+        cmocka_unit_test(a_failure_is_told_before_the_last_client_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

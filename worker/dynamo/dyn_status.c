@@ -130,12 +130,15 @@ static enum MHD_Result reply(struct MHD_Connection *conn, unsigned code, const c
     return result;
 }
 
-/* Ready is who can be found: before the records stand, and once they were taken out, a probe shall not count on us. */
+/* Ready is who can be found and has an engine: before the records stand, and once they were taken out, a probe shall not count on
+ * us. */
 static enum MHD_Result reply_health(struct dyn_status *s, struct MHD_Connection *conn, bool live)
 {
     struct buf body = {0};
     int64_t up_ns = clock_now_ns() - s->o.started_ns;
-    bool ready = dyn_store_registered(s->o.store);
+    struct engine_stats engine;
+    engine_stats(s->o.engine, &engine);
+    bool ready = dyn_store_registered(s->o.store) && !engine.failed;
     const char *word = ready ? "ready" : "notready";
     buf_printf(&body,
                "{\"status\":\"%s\",\"uptime\":{\"secs\":%lld,\"nanos\":%lld},\"endpoints\":{\"%s\":\"%s\"}}",

@@ -254,12 +254,17 @@ static void tick(struct http *h, int64_t now)
     http_calls_tick(&h->calls, now);
 }
 
-/* Looked at in every turn: an engine fails while it works, so its last events wake us. */
-static bool engine_failed(const struct http *h)
+/* In every turn: an engine fails while it works, so its last events wake us. What ran was told; who reads slowly may read on. */
+static void look_at_engine(struct http *h)
 {
     struct engine_stats s;
     engine_stats(ledger_engine(h->o.ledger), &s);
-    return s.failed;
+    if (!s.failed || h->calls.failed)
+        return;
+    h->calls.failed = true;
+    wish(h, DRAIN);
+    if (h->o.on_failed)
+        h->o.on_failed(h->o.on_failed_ctx);
 }
 
 /* False: something came meanwhile. */
@@ -277,11 +282,9 @@ int http_run(struct http *h, struct err *e)
         int64_t now = clock_now_ns();
         tick(h, now);
         h->side_ms = h->side.run ? h->side.run(h->side.ctx, now) : -1;
-        h->calls.failed = engine_failed(h);
+        look_at_engine(h);
         if (ended(h, now))
             break;
-        if (h->calls.failed && http_jobs_count(h->jobs) == 0 && (!h->side.run || h->side.idle(h->side.ctx)))
-            return err_set(e, ST_EDEVICE, "http: the engine failed");
         int ms = more ? 0 : timeout_ms(h, now);
         if (ms && !asleep(h))
             ms = 0;
@@ -293,5 +296,5 @@ int http_run(struct http *h, struct err *e)
             on_fd(h, events[i].data.ptr);
     }
     log_info("http", "drained");
-    return ST_OK;
+    return h->calls.failed ? err_set(e, ST_EDEVICE, "http: the engine failed") : ST_OK;
 }

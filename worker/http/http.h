@@ -32,6 +32,8 @@ struct http_options {
     uint32_t sse_keepalive_ms;  /* 0 = 8000 */
     uint32_t client_timeout_ms; /* for a whole request to arrive, and for a client to read on; 0 = 60000 */
     uint32_t drain_timeout_ms;  /* running requests may take this long after http_drain */
+    void (*on_failed)(void *ctx); /* NULL ok. Once, from the io thread, when the engine failed for good; http_run returns later */
+    void *on_failed_ctx;
 };
 
 /* Something else that lives on the io thread, in the same loop. Nothing in it may block. */
@@ -49,7 +51,7 @@ int http_create(struct http **out, const struct http_options *o, struct err *e);
 /* Before http_run; the side must outlive it. */
 int http_attach(struct http *h, const struct http_side *side, struct err *e);
 uint16_t http_port(const struct http *h);
-/* ST_OK after a drain or stop; ST_EDEVICE when the engine failed for good. */
+/* ST_OK after a drain or stop; ST_EDEVICE when the engine failed for good: that is a drain, in which new calls hear of it. */
 int http_run(struct http *h, struct err *e);
 void http_drain(struct http *h);   /* new calls are refused with 503; run returns when the others are done */
 void http_stop(struct http *h);    /* running calls are cancelled */

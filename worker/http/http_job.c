@@ -183,7 +183,7 @@ static bool frame(struct http_job *j, uint32_t index)
     return true;
 }
 
-/* After every change: is the client still able to follow? What came in one piece, perhaps of each choice, it had no time to read. */
+/* After every change: is the client still able to follow? A piece of each choice may have come just now: no time to read them. */
 static void changed(struct http_job *j)
 {
     size_t unread = http_reply_unread(&j->reply), pieces = j->n_seqs * j->frame_max;
