@@ -249,6 +249,25 @@ static void a_jump_speaks_for_an_absent_priority(void **state)
     assert_int_equal(r.engine.priority, 3);
 }
 
+static void a_jump_out_of_range_is_moved_into_it(void **state)
+{
+    static const char *const far[] = {"101", "1e10", "1e300"};
+    (void)state;
+    for (size_t i = 0; i < sizeof far / sizeof *far; i++) {
+        char member[64];
+        snprintf(member, sizeof member, "\"priority_jump\":%s", far[i]);
+        assert_int_equal(parse_with("routing", member), ST_OK);
+        assert_true(r.engine.priority == 100 && r.engine.latency_sensitivity == 0.5f);
+        assert_int_equal(r.clamped, 1u << API_HINT_PRIORITY);
+    }
+    assert_int_equal(parse_with("routing", "\"priority_jump\":-1e10"), ST_OK);
+    assert_true(r.engine.priority == 0 && r.engine.latency_sensitivity == 0);
+    assert_int_equal(r.clamped, 1u << API_HINT_LATENCY_SENSITIVITY);
+    assert_int_equal(parse_with("routing", "\"priority_jump\":1e10,\"priority\":3"), ST_OK);
+    assert_true(r.engine.priority == 3 && r.clamped == 0); /* nobody asked the jump */
+    assert_int_equal(parse_with("routing", "\"priority_jump\":\"far\""), ST_EINVAL);
+}
+
 static void salts_are_those_of_the_endpoint(void **state)
 {
     uint8_t expected[HASH_BYTES];
@@ -325,6 +344,7 @@ int main(void)
         cmocka_unit_test(maps_lists_and_texts_have_bounds),
         cmocka_unit_test(hints_are_moved_into_their_range),
         cmocka_unit_test(a_jump_speaks_for_an_absent_priority),
+        cmocka_unit_test(a_jump_out_of_range_is_moved_into_it),
         cmocka_unit_test(salts_are_those_of_the_endpoint),
         cmocka_unit_test(seeds_keep_their_64_bits),
         cmocka_unit_test(every_cut_of_a_request_is_refused),

@@ -317,7 +317,7 @@ static const struct field routing[] = {
     {"priority", take_hint, AT(priority), INT32_MIN, INT32_MAX, NULL},
     {"strict_priority", take_hint, AT(strict), 0, API_STRICT_MAX, NULL},
     {"expected_output_tokens", take_hint, AT(osl), 1, INT32_MAX, NULL},
-    {"priority_jump", take_num, AT(jump), -1e9, 1e9, NULL},
+    {"priority_jump", take_num, AT(jump), -INFINITY, INFINITY, NULL}, /* put_hints moves it */
     {"cache_salt", take_str, AT(salt), 0, API_SALT_BYTES_MAX, NULL},
     {"lora_name", refuse_adapter, 0, 0, 0, NULL},
     {"dp_rank", take_int, AT(dp_rank), 0, 0, NULL},
@@ -426,23 +426,19 @@ static int put_lengths(struct parse *p)
 }
 
 /* A jump in a router's queue speaks for a priority that did not come: a small one is latency sensitivity under its old name,
- * a larger one the seconds that a priority would have been. */
+ * a larger one the seconds that a priority would have been. Compared as doubles, so that none is too large to be moved. */
 static void put_hints(struct parse *p)
 {
     struct engine_request *g = &p->r->engine;
     const struct asked *a = &p->a;
-    int64_t most = p->limits->priority_max ? p->limits->priority_max : INT32_MAX;
-    bool given = a->priority != INT64_MIN;
-    int64_t priority = given ? a->priority : 0;
-    g->latency_sensitivity = 0.5f;
-    if (!given && a->jump != 0) {
-        if (a->jump <= 1)
-            g->latency_sensitivity = (float)fmax(a->jump, 0);
-        else
-            priority = (int64_t)floor(a->jump);
-    }
-    g->priority = (int32_t)(priority > most ? most : priority < -most ? -most : priority);
+    double most = p->limits->priority_max ? p->limits->priority_max : INT32_MAX;
+    bool given = a->priority != INT64_MIN, jumps = !given && a->jump != 0;
+    double priority = given ? (double)a->priority : jumps && a->jump > 1 ? floor(a->jump) : 0;
+    double sensitivity = jumps && a->jump <= 1 ? a->jump : 0.5;
+    g->priority = (int32_t)fmin(fmax(priority, -most), most);
+    g->latency_sensitivity = (float)fmax(sensitivity, 0);
     p->r->clamped |= (uint32_t)(g->priority != priority) << API_HINT_PRIORITY;
+    p->r->clamped |= (uint32_t)(sensitivity < 0) << API_HINT_LATENCY_SENSITIVITY;
     g->strict_priority = (int32_t)a->strict;
     g->expected_output_tokens = (int32_t)a->osl;
 }
