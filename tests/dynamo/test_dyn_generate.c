@@ -168,16 +168,95 @@ static void hints_out_of_range_are_counted_by_name(void **state)
         assert_int_equal(ledger_metrics(G.ledger)->hint_clamped[h], h == API_HINT_PRIORITY);
 }
 
-/* The second choice finds no place: the first has begun already. */
-static void all_choices_or_none_leaves_nothing_to_see(void **state)
+/* That of the one error item. */
+static void error_is(int stream, const char *expected)
+{
+    char *all = rig_response(&G, stream, true);
+    if (!strstr(all, expected))
+        fail_msg("%s does not say %s", all, expected);
+    mem_free(all);
+}
+
+static void more_choices_than_there_are_places_are_the_client_s_error(void **state)
 {
     (void)state;
-    rig_ask(&G, plane, true, "s", "{\"token_ids\":[1,2],\"sampling_options\":{\"n\":9}}");
+    ask("s", "{\"token_ids\":[1,2],\"sampling_options\":{\"n\":9}}");
+    error_is(rig_accept(&G), "\"message\":\"n: 9 choices, and class normal may fill 8 places\"");
+    ask("s", "{\"token_ids\":[1,2],\"sampling_options\":{\"n\":8},\"routing\":{\"priority\":-1}}");
+    error_is(rig_accept(&G), "\"error_type\":\"InvalidArgument\"");
+    assert_int_equal(G.count.errors[DYN_ERROR_INVALID], 2);
+    assert_int_equal(atomic_load(&G.engine->submits), 0);
+}
+
+static void refused(const char *json)
+{
+    rig_ask(&G, plane, true, "s", json);
     assert_int_equal(strncmp(rig_ack(&G, plane), "Server overloaded: ", 19), 0);
-    assert_int_equal(look().n, 0);
+}
+
+/* Nobody who comes right behind is refused because of it. */
+static void choices_that_find_no_place_take_none(void **state)
+{
+    (void)state;
+    atomic_store(&G.engine->hold, 1);
+    ask("first", "{\"token_ids\":[1,2]}");
+    refused("{\"token_ids\":[1,2],\"sampling_options\":{\"n\":8}}");
+    assert_int_equal(atomic_load(&G.engine->submits), 1);
+    ask("next", "{\"token_ids\":[1,2],\"sampling_options\":{\"n\":7}}");
+    atomic_store(&G.engine->hold, 0);
+    for (int i = 0; i < 2; i++)
+        read_all(rig_accept(&G));
     settle();
-    assert_int_equal(finished(METRICS_ABORT) + finished(METRICS_STOP), FAKE_SLOTS);
-    assert_int_equal(observed(METRICS_E2E), 0);
+    assert_int_equal(finished(METRICS_STOP), FAKE_SLOTS);
+}
+
+/* There is no vocabulary here, so whoever looked at the form would say that. */
+static void a_form_is_not_looked_at_while_no_place_is_free(void **state)
+{
+    static const char formed[] =
+        "{\"token_ids\":[1],\"sampling_options\":{\"guided_decoding\":{\"choice\":[\"a\"]}}}";
+    (void)state;
+    ask("s", formed);
+    error_is(rig_accept(&G), "\"error_type\":\"NotImplemented\"");
+    atomic_store(&G.engine->hold, 1);
+    ask("all", "{\"token_ids\":[1,2],\"sampling_options\":{\"n\":8}}");
+    refused(formed);
+    atomic_store(&G.engine->hold, 0);
+    read_all(rig_accept(&G));
+}
+
+/* Without memory for one of them nothing is left of those that had begun. */
+static void all_choices_or_none_leaves_nothing_to_see(void **state)
+{
+    struct dyn_streams *streams;
+    struct dyn_stream *stream;
+    struct err e;
+    struct buf body = {0};
+    const struct dyn_streams_options o = {.streams_max = 8, .bytes_max = 1 << 20, .output_max = 1 << 20};
+    const struct dyn_control control = {.codec = DYN_CODEC_MSGPACK, .address = "127.0.0.1:1", .id = "s"};
+    enum dyn_answer answer = DYN_OVERLOADED;
+    (void)state;
+    atomic_store(&G.engine->hold, 1);
+    assert_int_equal(dyn_streams_create(&streams, &o), ST_OK);
+    assert_int_equal(
+        dyn_json_to_msgpack(STR_LIT("{\"token_ids\":[1,2],\"sampling_options\":{\"n\":3}}"), &body), ST_OK);
+    for (uint64_t n = 1; answer != DYN_ACCEPT; n++) {
+        assert_int_equal(dyn_stream_open(streams, &control, &stream, &e), ST_OK);
+        const struct dyn_call call = {&control, (const uint8_t *)body.p, body.n, stream};
+        mem_fail_after(n);
+        answer = dyn_generate_call(G.generate, &call, &e);
+        mem_fail_after(0);
+        assert_int_equal(look().n, answer == DYN_ACCEPT ? 3 : 0);
+        if (answer == DYN_ACCEPT)
+            break;
+        assert_int_equal(answer, DYN_OVERLOADED);
+        dyn_stream_discard(stream);
+        settle();
+    }
+    assert_int_equal(atomic_load(&G.engine->submits), 1 + 2 + 3); /* the second failed, the third, none */
+    dyn_generate_stop(G.generate);
+    dyn_streams_destroy(streams);
+    buf_fini(&body);
 }
 
 int main(void)
@@ -188,6 +267,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(each_end_counts_under_its_reason, up, down),
         cmocka_unit_test_setup_teardown(who_is_gone_is_out_of_sight_at_once_and_counts_as_aborted, up, down),
         cmocka_unit_test_setup_teardown(hints_out_of_range_are_counted_by_name, up, down),
+        cmocka_unit_test_setup_teardown(more_choices_than_there_are_places_are_the_client_s_error, up, down),
+        cmocka_unit_test_setup_teardown(choices_that_find_no_place_take_none, up, down),
+        cmocka_unit_test_setup_teardown(a_form_is_not_looked_at_while_no_place_is_free, up, down),
         cmocka_unit_test_setup_teardown(all_choices_or_none_leaves_nothing_to_see, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

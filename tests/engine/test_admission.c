@@ -67,6 +67,7 @@ static void a_lower_class_leaves_places_for_the_higher(void **state)
     struct fake_be f = {0};
     struct engine *g = create(&f, &defaults);
     struct err e;
+    assert_true(engine_places(g, 0) == SLOTS - 6 && engine_places(g, ENGINE_CLASSES - 1) == SLOTS);
     assert_int_equal(taken(g, -1, 0, &e), SLOTS - 6);
     assert_string_equal(e.text, "The server is busy: 24 requests are here, and class background may fill 24 places "
                                 "(6 are kept for higher classes); try again later");

@@ -235,6 +235,24 @@ static struct job *job_new(struct dyn_generate *g, const struct dyn_request *r, 
     return j;
 }
 
+/* Before anything is made for the request: what can never fit is the client's matter, and what finds no place now shall not cost
+ * a grammar, nor take the places of others until its last choice is refused. */
+static int check_places(const struct dyn_generate *g, const struct dyn_request *r, struct err *why)
+{
+    const struct engine *engine = ledger_engine(g->o.ledger);
+    uint32_t cls = engine_class(engine, r->engine.priority, r->engine.strict_priority);
+    uint32_t places = engine_places(engine, cls), taken = ledger_open(g->o.ledger);
+    if (r->n > places)
+        return err_set(why, ST_EINVAL, "n: %u choices, and class %s may fill %u places", r->n,
+                       engine_class_name(cls), places);
+    if (taken >= places || r->n > places - taken)
+        return err_set(
+            why, ST_EBUSY,
+            "The server is busy: %u requests are here, and class %s may fill %u places; try again later",
+            taken, engine_class_name(cls), places);
+    return ST_OK;
+}
+
 /* All choices or none. The second and later ones find the prompt of the first in the cache, or wait for it there. */
 static int submit(struct job *j, struct dyn_request *r, struct err *e)
 {
@@ -281,6 +299,8 @@ static int guide(const struct dyn_generate *g, struct dyn_request *r, struct err
 static int begin(struct dyn_generate *g, const struct dyn_call *call, struct dyn_request *r, struct err *why)
 {
     int st = dyn_request_parse(r, call->body, call->n_body, &g->o.limits, why);
+    if (!st)
+        st = check_places(g, r, why);
     if (!st && r->guided.n)
         st = guide(g, r, why);
     if (st)

@@ -5,7 +5,8 @@
  * States   create -> call* -> stop -> destroy. A job lives from its call to the end of its last choice, or until its frontend
  *          ends the stream or a choice fails: then what is open in the engine is cancelled at once.
  * Threads  the io thread.
- * Errors   a request's own errors are items of its stream; pressure and the worker's end are refusals in the ack.
+ * Errors   a request's own errors are items of its stream, more choices than its class has places among them; pressure and the
+ *          worker's end are refusals in the ack.
  * Bounds   as many jobs as the engine has slots; memory per job: its choices. The stream's bound holds its output.
  * Source   NVIDIA Dynamo 1.6.1: the generate endpoint of a backend worker.
  */

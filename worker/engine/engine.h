@@ -167,6 +167,8 @@ bool engine_event_sleep(struct engine *g); /* ring_sleep of the event ring */
 void engine_event_drain_fd(struct engine *g);
 
 uint32_t engine_slots(const struct engine *g); /* slot numbers are below this */
+/* Requests that may be here when one of this class is submitted are fewer than this: some places are kept for higher ones. */
+uint32_t engine_places(const struct engine *g, uint32_t cls);
 void engine_stats(const struct engine *g, struct engine_stats *out);
 /* The class that a priority falls into. */
 uint32_t engine_class(const struct engine *g, int32_t priority, int32_t strict_priority);

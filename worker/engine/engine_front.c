@@ -362,6 +362,11 @@ void engine_event_drain_fd(struct engine *g)
     ring_drain_fd(g->events);
 }
 
+uint32_t engine_places(const struct engine *g, uint32_t cls)
+{
+    return g->limits.n_slots - engine_reserved_for_higher(g, cls);
+}
+
 uint32_t engine_slots(const struct engine *g)
 {
     return g->limits.n_slots;
