@@ -17,7 +17,11 @@
 #include "mem.h"
 #include "model_schedules.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SCHEDULES_EACH = 10 };
+#else
 enum { SCHEDULES_EACH = 40 };
+#endif
 
 static const struct {
     const char *path, *isa;

@@ -4,6 +4,7 @@
 #include "tok.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -372,6 +373,46 @@ static void characters_without_a_token_still_merge(void **state)
     tok_destroy(t);
 }
 
+struct shared {
+    const struct tok *t;
+    int bad;
+};
+
+/* Other texts in each round, so that the threads are at different places of the tables. */
+static void *encode_many(void *arg)
+{
+    struct shared *s = arg;
+    for (int i = 0; i < 500; i++) {
+        struct buf text = {0}, back = {0};
+        tok_t ids[256];
+        size_t n = 0;
+        buf_printf(&text, "The %d quick\n brown <tool_call> foxes\xE2\x80\xA6 jump%*s over it", i, 1 + i % 17, "");
+        if (tok_encode(s->t, buf_str(&text), 0, ids, 256, &n) || tok_decode(s->t, ids, n, true, &back) ||
+            !str_eq(buf_str(&text), buf_str(&back)))
+            s->bad++;
+        buf_fini(&text);
+        buf_fini(&back);
+    }
+    return NULL;
+}
+
+static void one_tokenizer_serves_many_threads(void **state)
+{
+    (void)state;
+    struct tok *t = golden("smollm.json", "");
+    struct shared s[4];
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) {
+        s[i] = (struct shared){.t = t};
+        assert_int_equal(pthread_create(&threads[i], NULL, encode_many, &s[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(s[i].bad, 0);
+    }
+    tok_destroy(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +425,7 @@ int main(void)
         cmocka_unit_test(allocation_failures_leave_nothing_behind),
         cmocka_unit_test(malformed_files_are_refused_by_field),
         cmocka_unit_test(lying_specs_are_refused),
+        cmocka_unit_test(one_tokenizer_serves_many_threads),
         cmocka_unit_test(characters_without_a_token_still_merge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
