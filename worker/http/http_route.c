@@ -16,7 +16,7 @@ static const struct http_route routes[] = {
     {"/v1/health/live", HTTP_ROUTE_LIVE, false, true, API_CHAT},
     {"/v1/health/ready", HTTP_ROUTE_READY, false, true, API_CHAT},
     {"/health", HTTP_ROUTE_READY, false, true, API_CHAT},
-    {"/version", HTTP_ROUTE_VERSION, false, false, API_CHAT},
+    {"/version", HTTP_ROUTE_VERSION, false, true, API_CHAT},
     {"/metrics", HTTP_ROUTE_METRICS, false, false, API_CHAT},
     {"/v1/metrics", HTTP_ROUTE_METRICS, false, false, API_CHAT},
     {"/v1/stator/queue", HTTP_ROUTE_QUEUE, false, false, API_CHAT},
