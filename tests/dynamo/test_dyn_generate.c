@@ -259,6 +259,40 @@ static void all_choices_or_none_leaves_nothing_to_see(void **state)
     buf_fini(&body);
 }
 
+/* Half of an item is no item: the stream ends before its end at once, and the frontend goes on elsewhere. `fail`: the item is
+ * that of the engine's error. */
+static void without_memory(bool fail)
+{
+    const char *m;
+    atomic_store(&G.engine->hold, 1);
+    ask("s", "{\"token_ids\":[1,2],\"stop_conditions\":{\"ignore_eos\":true,\"max_tokens\":4000}}");
+    int stream = rig_accept(&G);
+    for (int i = 0; i < 2; i++)
+        assert_non_null(rig_message(&G, stream, true));
+    atomic_store(&G.engine->fail_next, fail);
+    mem_fail_after(1);
+    atomic_store(&G.engine->hold, 0);
+    while (dyn_generate_count(G.generate))
+        rig_wait(&G);
+    mem_fail_after(0);
+    rig_turn(&G);
+    assert_true(dyn_plane_idle(G.plane));       /* nothing is waited for */
+    while ((m = rig_message(&G, stream, true))) /* MessagePack to the last byte */
+        assert_string_not_equal(m, "\"sentinel\"");
+    close(stream);
+    settle();
+}
+
+static void an_item_without_memory_ends_the_stream(void **state)
+{
+    (void)state;
+    without_memory(false);
+    assert_int_equal(G.count.errors[DYN_ERROR_PUBLISH], 1);
+    assert_int_equal(atomic_load(&G.engine->cancels), 1);
+    without_memory(true);
+    assert_int_equal(G.count.errors[DYN_ERROR_GENERATE], 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +305,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(choices_that_find_no_place_take_none, up, down),
         cmocka_unit_test_setup_teardown(a_form_is_not_looked_at_while_no_place_is_free, up, down),
         cmocka_unit_test_setup_teardown(all_choices_or_none_leaves_nothing_to_see, up, down),
+        cmocka_unit_test_setup_teardown(an_item_without_memory_ends_the_stream, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -100,10 +100,15 @@ void dyn_generate_destroy(struct dyn_generate *g)
     mem_free(g);
 }
 
+/* Half of an item is none: without memory for it the stream ends before its end, which frontends go on elsewhere from. */
 static void put(struct dyn_generate *g, struct dyn_stream *stream)
 {
-    g->o.count->response_bytes += g->item.n;
-    dyn_stream_put(stream, buf_str(&g->item));
+    if (g->item.failed) {
+        dyn_stream_break(stream);
+    } else {
+        g->o.count->response_bytes += g->item.n;
+        dyn_stream_put(stream, buf_str(&g->item));
+    }
     buf_reset(&g->item);
 }
 

@@ -131,10 +131,21 @@ static void bury(struct dyn_stream *s, enum dyn_ending how)
     drop_output(s); /* its share is free at once */
 }
 
+void dyn_stream_break(struct dyn_stream *s)
+{
+    if (!s->dead)
+        log_warn_limited("dynamo", "no memory for an answer id=%s", s->id);
+    bury(s, DYN_LOST);
+}
+
 /* After every change of its output. */
 static void count_output(struct dyn_stream *s)
 {
     struct dyn_streams *set = s->set;
+    if (s->out.failed) {
+        dyn_stream_break(s);
+        return;
+    }
     set->held += s->out.cap - s->held;
     s->held = s->out.cap;
     while (set->held > set->o.output_max) {
@@ -365,7 +376,7 @@ static void send_out(struct dyn_stream *s, int64_t now)
 static void check_bound(struct dyn_stream *s)
 {
     size_t unread = s->out.n - s->sent;
-    if (s->dead || (!s->out.failed && (s->finished || unread <= s->set->o.bytes_max)))
+    if (s->dead || s->finished || unread <= s->set->o.bytes_max)
         return;
     log_warn_limited("dynamo", "frontend reads too slowly id=%s unread_bytes=%zu", s->id, unread);
     bury(s, DYN_SLOW);

@@ -51,6 +51,7 @@ void dyn_stream_discard(struct dyn_stream *s);
 void dyn_stream_start(struct dyn_stream *s, int64_t now_ns);
 void dyn_stream_own(struct dyn_stream *s, void (*ended)(void *ctx, enum dyn_ending how), void *ctx);
 void dyn_stream_put(struct dyn_stream *s, struct str item); /* MessagePack: the value of "data" */
+void dyn_stream_break(struct dyn_stream *s);                /* an item could not be made: it ends early */
 void dyn_stream_finish(struct dyn_stream *s);
 
 #endif
