@@ -15,16 +15,16 @@
 
 enum { SETTLE_MS = 20000 };
 
-static char root[64];
+static char root[64]; /* "" where a test needs none */
 
-static int make_root(void **state)
+static inline int make_root(void **state)
 {
     (void)state;
     snprintf(root, sizeof root, "/tmp/stator_store_XXXXXX");
     return mkdtemp(root) ? 0 : -1;
 }
 
-static int remove_root(void **state)
+static inline int remove_root(void **state)
 {
     (void)state;
     char command[128];

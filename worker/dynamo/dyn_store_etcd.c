@@ -14,11 +14,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum {
-    SERVERS_MAX = 8,
-    ALREADY_THERE = 9,
-    UNAUTHENTICATED = 16
-}; /* gRPC's FAILED_PRECONDITION and UNAUTHENTICATED */
+enum { SERVERS_MAX = 8 };
+
+/* gRPC's numbers: NOT_FOUND, FAILED_PRECONDITION, UNAUTHENTICATED. */
+enum { NO_SUCH_LEASE = 5, ALREADY_THERE = 9, UNAUTHENTICATED = 16 };
 
 struct etcd {
     struct dyn_curl *curl;
@@ -27,7 +26,8 @@ struct etcd {
     uint32_t n_servers, at;
     const char *user, *password;
     uint64_t lease;
-    bool granted;
+    bool asked; /* for the lease, at least once: it may live, whatever we were told */
+    bool alive; /* it did when we heard of it last */
     struct buf token, url, header, body, reply;
 };
 
@@ -91,10 +91,11 @@ static int grant(struct etcd *c, struct err *e)
     int64_t code = 0;
     buf_reset(&c->body);
     dyn_etcd_put_grant(&c->body, c->lease, DYN_STORE_TTL_S);
+    c->asked = true;
     int st = call(c, "lease/grant", &code, e);
     if (st && code != ALREADY_THERE) /* there: the reply to an earlier grant was lost */
         return st;
-    c->granted = true;
+    c->alive = true;
     return ST_OK;
 }
 
@@ -107,17 +108,19 @@ static int keep_alive(struct etcd *c, bool *alive, struct err *e)
     return st ? st : dyn_etcd_take_keepalive(buf_str(&c->reply), alive, e);
 }
 
+/* Only etcd's word on the lease itself says that it is gone. A full etcd refuses to write and to grant, and still keeps alive
+ * what it has. */
 static int etcd_begin(void *ctx, struct err *e)
 {
     struct etcd *c = ctx;
     bool alive = false;
-    int st = c->granted ? keep_alive(c, &alive, e) : ST_OK;
-    if (st || alive)
+    int st = c->asked ? keep_alive(c, &alive, e) : ST_OK;
+    if (st)
         return st;
-    if (c->granted)
+    if (c->alive && !alive)
         log_warn("dynamo", "discovery: etcd has lost our lease; registering again");
-    c->granted = false;
-    return grant(c, e);
+    c->alive = alive;
+    return alive ? ST_OK : grant(c, e);
 }
 
 /* ---- records ---------------------------------------------------------------------------------------------------------- */
@@ -131,8 +134,6 @@ static int etcd_ensure(void *ctx, const struct dyn_record *r, bool written, stru
     buf_reset(&c->body);
     dyn_etcd_put_create(&c->body, r, c->lease);
     int st = call(c, "kv/txn", &code, e);
-    if (st && code) /* the lease may have gone since this round began: the next one grants it */
-        c->granted = false;
     st = st ? st : dyn_etcd_take_created(buf_str(&c->reply), c->lease, &held_by_other, e);
     if (!st && held_by_other)
         st = err_set(e, ST_EIO, "etcd: %s/%.120s belongs to another lease", dyn_store_buckets[r->bucket],
@@ -146,11 +147,12 @@ static int etcd_withdraw(void *ctx, const struct dyn_record *r, uint32_t n, stru
     int64_t code = 0;
     (void)r;
     (void)n;
-    if (!c->granted)
+    if (!c->asked)
         return ST_OK;
     buf_reset(&c->body);
     dyn_etcd_put_lease(&c->body, c->lease);
-    return call(c, "lease/revoke", &code, e);
+    int st = call(c, "lease/revoke", &code, e);
+    return code == NO_SUCH_LEASE ? ST_OK : st;
 }
 
 static void etcd_close(void *ctx)
