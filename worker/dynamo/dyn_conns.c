@@ -3,8 +3,10 @@
  * is looked at, and order needs no bookkeeping.
  *
  * Peers are not trusted, and whoever takes more than his share is the one who goes: not the newcomer who finds no place, nor the
- * one whose bytes happened to be the last that fitted. Work is shared out as well: in a turn of the loop each connection has
- * some frames taken, and what it sent beyond that waits for the next turn, so that a flood slows down nobody but itself.
+ * one whose bytes happened to be the last that fitted. Work is shared out as well: connections stand in a line, have some frames
+ * taken when they come to its head, and go behind the others with what they sent beyond that. One frame may cost a thousand times
+ * what another does, so the loop's turn ends by the clock too, and the line stays as it is until the next one. A flood slows down
+ * nobody but itself, and whatever else the loop does comes soon.
  *
  * Connections that end are marked and freed at the end of the turn: until then stale pointers in its events are harmless. */
 #define _GNU_SOURCE
@@ -25,11 +27,10 @@
 enum { EVENTS = 128, TICK_MS = 500, READ_BYTES = 65536, READS_PER_TURN = 16 };
 
 struct conn {
-    struct conn *prev, *next, *next_dead;
+    struct conn *prev, *next, *next_dead, *behind; /* behind: in the line */
     int fd;
-    bool dead, served; /* served: it had its turn */
+    bool dead, in_line;
     bool blocked;      /* acks are not read */
-    bool more;         /* whole frames may be waiting in `in` */
     bool useful;       /* a request of it was taken */
     struct buf in;     /* an unfinished frame, and what waits; without memory while there is nothing */
     struct buf out;    /* acks that were not read yet */
@@ -41,12 +42,12 @@ struct dyn_conns {
     struct dyn_conns_options o;
     int epoll_fd;
     bool listening; /* the listening socket is watched: not after we ran out of descriptors */
-    bool more;
+    struct conn *line, *line_end;     /* of who is to be served */
     struct conn *first, *last, *dead; /* first: the newest, or the one that had a request taken last */
     uint32_t count;
     size_t held;
     char *input; /* [READ_BYTES] scratch of the connection being read */
-    int64_t now_ns, next_tick_ns;
+    int64_t now_ns, next_tick_ns, turn_ends_ns;
 };
 
 /* ---- the set ----------------------------------------------------------------------------------------------------- */
@@ -204,6 +205,11 @@ static void send_acks(struct dyn_conns *set, struct conn *c)
     }
 }
 
+static bool late(const struct dyn_conns *set)
+{
+    return clock_now_ns() >= set->turn_ends_ns;
+}
+
 /* Cuts bytes into frames and returns how many it used; `left`: frames that may still be taken in this turn. */
 static size_t cut(struct dyn_conns *set, struct conn *c, const char *bytes, size_t n, uint32_t *left)
 {
@@ -213,7 +219,7 @@ static size_t cut(struct dyn_conns *set, struct conn *c, const char *bytes, size
     while (at < n && *left && (st = dyn_frame_parse(&f, bytes + at, n - at)) == ST_OK) {
         enum dyn_fate fate = set->o.frame(set->o.ctx, &f, &c->out);
         at += f.bytes;
-        *left = fate == DYN_FRAME_LARGE ? 0 : *left - 1;
+        *left = fate == DYN_FRAME_LARGE || late(set) ? 0 : *left - 1;
         c->since_ns = 0;
         if (fate != DYN_FRAME_REFUSED) {
             c->useful = true;
@@ -253,14 +259,23 @@ static void take_in(struct dyn_conns *set, struct conn *c, size_t n, uint32_t *l
         cut_own(set, c, left);
 }
 
+static void line_up(struct dyn_conns *set, struct conn *c)
+{
+    if (c->in_line)
+        return;
+    c->in_line = true;
+    c->behind = NULL;
+    *(set->line ? &set->line_end->behind : &set->line) = c;
+    set->line_end = c;
+}
+
 /* A connection's turn: acks leave first, then what waits is cut, then what came is read. */
 static void serve(struct dyn_conns *set, struct conn *c)
 {
     uint32_t left = DYN_FRAMES_PER_TURN;
     ssize_t n = READ_BYTES;
-    if (c->dead || c->served)
+    if (c->dead)
         return;
-    c->served = true;
     send_acks(set, c);
     if (!c->dead && !c->blocked && c->in.n)
         cut_own(set, c, &left);
@@ -274,11 +289,25 @@ static void serve(struct dyn_conns *set, struct conn *c)
             bury(set, c, NULL);
         }
     }
-    c->more = !c->dead && !c->blocked && !left && c->in.n;
+    if (!c->dead && !c->blocked && !left && c->in.n)
+        line_up(set, c); /* whole frames may wait there */
     if (!c->in.n && !c->out.n)
         c->since_ns = 0;
     else if (!c->since_ns)
         c->since_ns = set->now_ns;
+}
+
+/* All that stand in the line now, once, as long as there is time. */
+static void serve_line(struct dyn_conns *set)
+{
+    struct conn *end = set->line_end, *c = NULL;
+    set->turn_ends_ns = clock_now_ns() + (int64_t)DYN_TURN_MS * NS_PER_MS;
+    while (set->line && c != end && (!c || !late(set))) {
+        c = set->line;
+        set->line = c->behind;
+        c->in_line = false;
+        serve(set, c);
+    }
 }
 
 /* ---- coming and going -------------------------------------------------------------------------------------------- */
@@ -324,46 +353,52 @@ static void tick(struct dyn_conns *set)
     if (!set->listening)
         set->listening = watch(set, EPOLL_CTL_MOD, set->o.listen_fd, EPOLLIN, set) == ST_OK;
     for (struct conn *c = set->first; c; c = c->next)
-        if (c->since_ns && set->now_ns - c->since_ns > (int64_t)set->o.frame_ms * NS_PER_MS)
+        if (c->since_ns && !c->in_line && set->now_ns - c->since_ns > (int64_t)set->o.frame_ms * NS_PER_MS)
             bury(set, c, c->blocked ? "it does not read" : "a frame that does not come to its end");
 }
 
-/* Looks at all connections once more: who may still be served, and whether anybody owes us something. */
-static void end_turn(struct dyn_conns *set, bool *owed)
+static void leave_line(struct dyn_conns *set)
 {
-    set->more = *owed = false;
-    for (struct conn *c = set->first; c; c = c->next) {
-        c->served = false;
-        set->more |= c->more && !c->dead;
-        *owed |= c->since_ns && !c->dead;
-    }
+    struct conn **at = &set->line;
+    for (struct conn *c = set->line; c; c = c->behind)
+        if (!c->dead) {
+            *at = set->line_end = c;
+            at = &c->behind;
+        }
+    *at = NULL;
+}
+
+/* Frees the dead; whether anybody of the others owes us something. */
+static bool end_turn(struct dyn_conns *set)
+{
+    bool owed = false;
+    for (struct conn *c = set->first; c; c = c->next)
+        owed |= c->since_ns && !c->dead;
+    if (set->dead)
+        leave_line(set);
     while (set->dead) {
         struct conn *c = set->dead;
         set->dead = c->next_dead;
         conn_free(set, c);
     }
+    return owed;
 }
 
 int dyn_conns_run(struct dyn_conns *set, int64_t now_ns)
 {
     struct epoll_event events[EVENTS];
-    bool owed;
     set->now_ns = now_ns;
     int n = epoll_wait(set->epoll_fd, events, EVENTS, 0);
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr == set)
             accept_all(set);
         else
-            serve(set, events[i].data.ptr);
+            line_up(set, events[i].data.ptr);
     }
-    for (struct conn *c = set->more ? set->first : NULL, *next; c; c = next) {
-        next = c->next; /* serving moves it to the front */
-        if (c->more)
-            serve(set, c);
-    }
+    serve_line(set);
     tick(set);
-    end_turn(set, &owed);
-    if (set->more || n == EVENTS)
+    bool owed = end_turn(set);
+    if (set->line || n == EVENTS)
         return 0;
     return owed || !set->listening ? (int)((set->next_tick_ns - now_ns) / NS_PER_MS) + 1 : -1;
 }

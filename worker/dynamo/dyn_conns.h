@@ -9,7 +9,8 @@
  * Bounds   `conns_max` connections; when all places are taken, one goes for the newcomer: who never had a request taken before
  *          all others, then who has not had one for longest. `input_max` bytes of frames that have not come whole, in all
  *          connections together: beyond it, who holds most goes. A frame that has begun, and acks that are not read, end the
- *          connection after `frame_ms`. A turn takes DYN_FRAMES_PER_TURN frames of each connection, and none while acks wait.
+ *          connection after `frame_ms`. A turn takes DYN_FRAMES_PER_TURN frames of each connection, and none while acks wait; it
+ *          ends with the frame that is at hand after DYN_TURN_MS, and who was not served then comes first in the next.
  * Source   NVIDIA Dynamo 1.6.1 on the wire: request frames and acks.
  */
 #ifndef STATOR_DYN_CONNS_H
@@ -20,7 +21,7 @@
 
 #include <stdint.h>
 
-enum { DYN_FRAMES_PER_TURN = 32 };
+enum { DYN_FRAMES_PER_TURN = 32, DYN_TURN_MS = 10 };
 
 /* What became of a frame. LARGE: it was taken, and was so much work that the connection's turn is over. */
 enum dyn_fate { DYN_FRAME_REFUSED, DYN_FRAME_TAKEN, DYN_FRAME_LARGE };
