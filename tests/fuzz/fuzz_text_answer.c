@@ -1,11 +1,30 @@
 /* A byte that picks the form and where to cut, then an answer. Whole and cut it must come apart into the same; without a call it
- * must come out as it went in. */
+ * must come out as it went in, and a call's arguments must be what a request may say, as they come back with the next. */
 #include "answer.h"
 #include "mem.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static bool has_nul(struct str json)
+{
+    for (size_t i = 0; i + 5 < json.n; i += json.p[i] == '\\' ? 2 : 1)
+        if (memcmp(json.p + i, "\\u0000", 6) == 0)
+            return true;
+    return false;
+}
+
+static bool can_be_sent_back(struct str arguments, enum answer_calls calls)
+{
+    cJSON *j = NULL;
+    bool ok = !has_nul(arguments) && json_parse(&j, arguments, NULL) == ST_OK && cJSON_IsObject(j);
+    for (const cJSON *m = ok && calls == ANSWER_QWEN3_CODER ? j->child : NULL; m; m = m->next)
+        ok = ok && json_get(j, m->string) == m; /* no name twice */
+    json_free(j);
+    return ok;
+}
 
 static void take_apart(const struct answer_options *o, struct str text, size_t step, struct buf *content,
                        struct buf *reasoning, struct buf *calls)
@@ -19,7 +38,8 @@ static void take_apart(const struct answer_options *o, struct str text, size_t s
     if (answer_end(&a, content, reasoning))
         abort();
     for (uint32_t i = 0; i < a.n_calls; i++) {
-        if (!answer_json_whole(a.calls[i].arguments))
+        if (utf8_valid(text) &&
+            !can_be_sent_back(a.calls[i].arguments, o->calls)) /* as the tokenizer sees to */
             abort();
         buf_put(calls, a.calls[i].name.p, a.calls[i].name.n);
         buf_put(calls, a.calls[i].arguments.p, a.calls[i].arguments.n);

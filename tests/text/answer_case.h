@@ -95,4 +95,35 @@ static inline uint32_t take_apart(enum answer_calls calls, struct str text, cons
     return finish(&a, out);
 }
 
+/* However it is cut. */
+static inline void expect(enum answer_calls calls, const char *answer, const char *want)
+{
+    struct str text = str_from(answer);
+    struct buf out = {0};
+    take_apart(calls, text, NULL, 0, &out);
+    assert_string_equal(buf_str(&out).p, want);
+    for (size_t cut = 0; cut <= text.n; cut++) {
+        take_apart(calls, text, &cut, 1, &out);
+        assert_string_equal(buf_str(&out).p, want);
+    }
+    size_t each[1024];
+    assert_true(text.n < 1024);
+    for (size_t i = 0; i < text.n; i++)
+        each[i] = i;
+    take_apart(calls, text, each, text.n, &out);
+    assert_string_equal(buf_str(&out).p, want);
+    buf_fini(&out);
+}
+
+static inline void same(enum answer_calls calls, const char *answer)
+{
+    expect(calls, answer, answer);
+}
+
+static inline uint32_t rnd(uint64_t *s, uint32_t n)
+{
+    *s = *s * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*s >> 33) % n;
+}
+
 #endif

@@ -2,30 +2,6 @@
  * content byte for byte. */
 #include "answer_case.h"
 
-static void expect(enum answer_calls calls, const char *answer, const char *want)
-{
-    struct str text = str_from(answer);
-    struct buf out = {0};
-    take_apart(calls, text, NULL, 0, &out);
-    assert_string_equal(buf_str(&out).p, want);
-    for (size_t cut = 0; cut <= text.n; cut++) {
-        take_apart(calls, text, &cut, 1, &out);
-        assert_string_equal(buf_str(&out).p, want);
-    }
-    size_t each[1024];
-    assert_true(text.n < 1024);
-    for (size_t i = 0; i < text.n; i++)
-        each[i] = i;
-    take_apart(calls, text, each, text.n, &out);
-    assert_string_equal(buf_str(&out).p, want);
-    buf_fini(&out);
-}
-
-static void same(enum answer_calls calls, const char *answer)
-{
-    expect(calls, answer, answer);
-}
-
 /* ---- forms ------------------------------------------------------------------------------------------------------- */
 
 static void hermes_calls_are_told(void **state)
@@ -92,6 +68,7 @@ static void what_is_no_call_is_content(void **state)
         "<tool_call>{\"name\": \"f\", \"arguments\": {\"\\x\": 1}}</tool_call>",
         "<tool_call>{\"name\": \"f\", \"arguments\": {\"\\u12g4\": 1}}</tool_call>",
         "<tool_call>{\"name\": \"f\", \"arguments\": {]}</tool_call>",
+        "<tool_call>{\"name\": \"g\", \"name\": \"f\", \"name\": \"g\", \"arguments\": {}}</tool_call>",
         "<tool_call>[]</tool_call>",
         "<tool_call>[[{\"name\": \"f\", \"arguments\": {}}]]</tool_call>",
     };
@@ -113,6 +90,34 @@ static void what_is_no_call_is_content(void **state)
     same(ANSWER_QWEN3_CODER, "<tool_call>\n<funk");
 }
 
+/* A client sends a call back with its next request: what a request may not say is no call. */
+static void what_cannot_be_sent_back_is_no_call(void **state)
+{
+    (void)state;
+    static const char *const strings[] = {
+        "\\u0000",          "a\\u0000b",      "\\ud800",          "\\uDBFFx",       "\\ud800\\n",
+        "\\ud800\\\\udc00", "\\ud800\\ud800", "\\udc00",          "\\uDFFF\\ud800", "\\ud83d\\ude00\\ude00",
+        "\\ud83d\\u0041",   "\\ud83d\\u0000", "\\ud83d\\n\\ude00"};
+    char text[128];
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
+        snprintf(text, sizeof text, "<tool_call>{\"name\":\"f\",\"arguments\":{\"x\":\"%s\"}}</tool_call>",
+                 strings[i]);
+        same(ANSWER_HERMES, text);
+        snprintf(text, sizeof text, "[TOOL_CALLS]f[ARGS]{\"%s\":[]}", strings[i]);
+        same(ANSWER_MISTRAL, text);
+        snprintf(text, sizeof text, "[{\"name\":\"f\",\"parameters\":{\"x\":[\"%s\"]}}]", strings[i]);
+        same(ANSWER_ARRAY, text);
+    }
+    expect(ANSWER_HERMES,
+           "<tool_call>{\"name\":\"f\",\"arguments\":{\"x\":\"\\ud83D\\uDe00\\u0001\\\\u0000\"}}",
+           "|f|{\"x\":\"\\ud83D\\uDe00\\u0001\\\\u0000\"}");
+    struct buf out = {0};
+    static const char nul[] = "<tool_call>{\"name\":\"f\",\"arguments\":{\"x\":\"\0\"}}";
+    assert_int_equal(take_apart(ANSWER_HERMES, STR_LIT(nul), NULL, 0, &out), 0);
+    assert_true(str_eq(buf_str(&out), STR_LIT(nul)));
+    buf_fini(&out);
+}
+
 static void a_broken_call_does_not_hide_the_next(void **state)
 {
     (void)state;
@@ -127,38 +132,6 @@ static void a_broken_call_does_not_hide_the_next(void **state)
            "<tool_call>{\"name\":\"g\",\"arguments\":{}}</tool_call>\n|f|{}");
     expect(ANSWER_HERMES, "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n<tool_call>{\"na",
            "\n<tool_call>{\"na|f|{}");
-}
-
-static void coder_calls_take_their_types_from_the_tool(void **state)
-{
-    (void)state;
-    expect(ANSWER_QWEN3_CODER,
-           "<tool_call>\n<function=f>\n<parameter=text>\n12\n</parameter>\n<parameter=n>\n12\n</parameter>\n"
-           "<parameter=list>\n[1, \"a\"]\n</parameter>\n</function>\n</tool_call>",
-           "|f|{\"text\":\"12\",\"n\":12,\"list\":[1, \"a\"]}");
-    expect(ANSWER_QWEN3_CODER, "<function=f></function>", "|f|{}");
-    expect(ANSWER_QWEN3_CODER,
-           "Now.\n<tool_call><function=caf\xc3\xa9-2><parameter=x>1</parameter></function></tool_call>",
-           "Now.\n|caf\xc3\xa9-2|{\"x\":\"1\"}"); /* no schema: text */
-    expect(ANSWER_QWEN3_CODER,
-           "<function=f><parameter=text>\n\n a \"b\"\n</parameter><parameter=n>x</parameter>"
-           "<parameter=flag>True</parameter></function>",
-           "|f|{\"text\":\"\\n a \\\"b\\\"\",\"n\":\"x\",\"flag\":true}");
-    expect(ANSWER_QWEN3_CODER,
-           "<function=f><parameter=maybe>None</parameter><parameter=text>null</parameter></function>",
-           "|f|{\"maybe\":null,\"text\":\"null\"}");
-    expect(ANSWER_QWEN3_CODER,
-           "<function=f><parameter=ref>{\"a\": 1}</parameter><parameter=maybe>1</parameter></function>",
-           "|f|{\"ref\":{\"a\": 1},\"maybe\":\"1\"}");
-    expect(ANSWER_QWEN3_CODER,
-           "<function=f><parameter=ref>7</parameter><parameter=list>[1,]</parameter></function>",
-           "|f|{\"ref\":\"7\",\"list\":\"[1,]\"}");
-    expect(ANSWER_QWEN3_CODER,
-           "<function=f>\n<parameter=text>\na\n<parameter=n>\n1\n</function>", /* marks forgotten */
-           "|f|{\"text\":\"a\",\"n\":1}");
-    expect(ANSWER_QWEN3_CODER, "<function=f></function><function=f></function></tool_call>x", "x|f|{}|f|{}");
-    expect(ANSWER_QWEN3_CODER, "<function=f><parameter=text></func</functio></parameter></function>",
-           "|f|{\"text\":\"</func</functio>\"}");
 }
 
 static void mistral_calls_come_in_three_spellings(void **state)
@@ -241,12 +214,6 @@ static void reasoning_is_set_apart(void **state)
 }
 
 /* ---- random ------------------------------------------------------------------------------------------------------ */
-
-static uint32_t rnd(uint64_t *s, uint32_t n)
-{
-    *s = *s * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(*s >> 33) % n;
-}
 
 static void random_cuts_change_nothing(void **state)
 {
@@ -361,8 +328,8 @@ int main(void)
         cmocka_unit_test(hermes_calls_are_told),
         cmocka_unit_test(arguments_are_as_they_were_written),
         cmocka_unit_test(what_is_no_call_is_content),
+        cmocka_unit_test(what_cannot_be_sent_back_is_no_call),
         cmocka_unit_test(a_broken_call_does_not_hide_the_next),
-        cmocka_unit_test(coder_calls_take_their_types_from_the_tool),
         cmocka_unit_test(mistral_calls_come_in_three_spellings),
         cmocka_unit_test(llama_calls_are_whole_answers),
         cmocka_unit_test(jamba_calls_are_a_marked_array),

@@ -25,6 +25,18 @@ static struct str render(const struct chat *chat, const cJSON *messages, const c
     return at ? str_from(at + strlen("Seven?")) : (struct str){0};
 }
 
+/* Nothing of a call is left in the content. */
+static bool clean(const struct buf *content)
+{
+    static const char *const marks[] = {"tool_call",  "TOOL_CALL",   "<function",      "</function",
+                                        "<parameter", "</parameter", "[ARGS]",         "get_weather",
+                                        "arguments",  "days",        "<|python_tag|>", "Z\xc3\xbcrich"};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (content->n && strstr(content->p, marks[i]))
+            return false;
+    return true;
+}
+
 /* Whether the call that the template wrote was found, and nothing else. */
 static bool found(enum answer_calls calls, const cJSON *tools, struct str text)
 {
@@ -34,7 +46,7 @@ static bool found(enum answer_calls calls, const cJSON *tools, struct str text)
     answer_init(&a, &(struct answer_options){.calls = calls, .tools = tools, .limit = 1 << 20});
     assert_int_equal(answer_push(&a, text, &content, &reasoning), ST_OK);
     assert_int_equal(answer_end(&a, &content, &reasoning), ST_OK);
-    bool ok = a.n_calls == 1 && str_eqz(a.calls[0].name, "get_weather") &&
+    bool ok = a.n_calls == 1 && clean(&content) && str_eqz(a.calls[0].name, "get_weather") &&
               json_parse(&arguments, a.calls[0].arguments, NULL) == ST_OK &&
               cJSON_GetArraySize(arguments) == 2 && json_get(arguments, "days") &&
               json_get(arguments, "days")->valuedouble == 3 && json_get(arguments, "city") &&

@@ -46,7 +46,7 @@ struct mark {
 };
 
 enum { MARKS_MAX = 4 };
-static const char FUNCTION_MARK[] = "<function=", FUNCTION_END[] = "</function>";
+static const char FUNCTION_MARK[] = "<function=";
 
 static const struct mark forms[][MARKS_MAX] = {
     [ANSWER_HERMES] = {{"<tool_call>", ANY, OPEN}, {"</tool_call>", BEHIND, CLOSE}},
@@ -153,18 +153,18 @@ static void told(struct answer *a, const cJSON *function, struct buf *arguments)
     a->over = a->o.one;
 }
 
-static struct str body(const struct answer *a, size_t but)
+static struct str body(const struct answer *a)
 {
-    return (struct str){a->held.p + a->body, a->held.n - a->body - but};
+    return (struct str){a->held.p + a->body, a->held.n - a->body};
 }
 
 /* The value is whole; with a name in front of it, it is the arguments. */
 static void end_value(struct answer *a, struct buf *content)
 {
-    struct str arguments = body(a, 0);
+    struct str arguments = body(a);
     const cJSON *function = a->function;
     if (!function)
-        function = answer_call_object(a->o.tools, body(a, 0), &arguments);
+        function = answer_call_object(a->o.tools, body(a), &arguments);
     if (!function || a->n_calls == ANSWER_CALLS_MAX) {
         release(a, content);
         return;
@@ -177,8 +177,7 @@ static void end_value(struct answer *a, struct buf *content)
 static void end_function(struct answer *a, struct buf *content)
 {
     struct buf arguments = {.limit = a->o.limit};
-    if (a->n_calls < ANSWER_CALLS_MAX &&
-        answer_call_parameters(a->function, body(a, sizeof FUNCTION_END - 1), &arguments)) {
+    if (a->n_calls < ANSWER_CALLS_MAX && answer_parameters_put(a->function, body(a), &arguments)) {
         told(a, a->function, &arguments);
         return;
     }
@@ -194,6 +193,7 @@ static void enter(struct answer *a, enum phase phase)
     a->body = a->held.n;
     a->at = 0;
     a->json = (struct answer_json){0};
+    a->parameters = (struct answer_parameters){0};
 }
 
 static void begin_value(struct answer *a, char c)
@@ -321,7 +321,7 @@ static bool in_name(struct answer *a, char c)
         keep(a, c);
         return true;
     }
-    struct str name = mistral ? mistral_name(body(a, 0)) : body(a, 0);
+    struct str name = mistral ? mistral_name(body(a)) : body(a);
     a->function = answer_call_find(a->o.tools, name);
     if (!a->function)
         return false;
@@ -334,12 +334,26 @@ static bool in_name(struct answer *a, char c)
     return true;
 }
 
-static void in_body(struct answer *a, char c, struct buf *content)
+static bool in_value(struct answer *a, char c, struct buf *content)
 {
+    enum answer_feed r = answer_json_feed(&a->json, c);
+    if (r == ANSWER_BAD)
+        return false;
     keep(a, c);
-    a->at = c == FUNCTION_END[a->at] ? a->at + 1 : c == FUNCTION_END[0];
-    if (!FUNCTION_END[a->at])
+    if (r == ANSWER_DONE)
+        end_value(a, content);
+    return true;
+}
+
+static bool in_body(struct answer *a, char c, struct buf *content)
+{
+    enum answer_feed r = answer_parameters_feed(&a->parameters, c);
+    if (r == ANSWER_BAD)
+        return false;
+    keep(a, c);
+    if (r == ANSWER_DONE)
         end_function(a, content);
+    return true;
 }
 
 /* Nothing else is looked for in here: a model thinks about calls, too. */
@@ -361,6 +375,19 @@ static void in_reasoning(struct answer *a, char c, struct buf *reasoning)
     }
 }
 
+/* `c` is the byte with which what is held can be no call. The beginning of a mark at its end may be that of another one. */
+static void broken(struct answer *a, char c, struct buf *content)
+{
+    char begun[ANSWER_MARK_MAX];
+    size_t n = a->phase == BODY ? a->parameters.at : a->at;
+    a->held.n -= n;
+    memcpy(begun, a->held.p + a->held.n, n);
+    release(a, content);
+    for (size_t i = 0; i < n; i++)
+        in_text(a, begun[i], content);
+    in_text(a, c, content);
+}
+
 static void step(struct answer *a, char c, struct buf *content, struct buf *reasoning)
 {
     bool possible = true;
@@ -380,22 +407,14 @@ static void step(struct answer *a, char c, struct buf *content, struct buf *reas
     case NAME:
         possible = in_name(a, c);
         break;
-    case VALUE: {
-        enum answer_json_feed r = answer_json_feed(&a->json, c);
-        possible = r != ANSWER_JSON_BAD;
-        if (possible)
-            keep(a, c);
-        if (r == ANSWER_JSON_DONE)
-            end_value(a, content);
+    case VALUE:
+        possible = in_value(a, c, content);
         break;
-    }
     case BODY:
-        in_body(a, c, content);
+        possible = in_body(a, c, content);
     }
-    if (!possible) {
-        release(a, content);
-        in_text(a, c, content);
-    }
+    if (!possible)
+        broken(a, c, content);
 }
 
 static int status(const struct answer *a, const struct buf *content, const struct buf *reasoning)

@@ -5,7 +5,8 @@
  * States   init -> push* -> end -> fini. With `one`, `over` is set behind the first call: further text is dropped.
  * Threads  one owner.
  * Errors   ST_ENOMEM, ST_ETOOBIG; the answer is then lost.
- * Bounds   O(1) per byte; `limit` bytes held, and of the arguments of each call; ANSWER_CALLS_MAX calls.
+ * Bounds   O(1) per byte, and O(bytes of the call + nodes of the tools) for the byte that ends a call or its name;
+ *          `limit` bytes held, and of the arguments of each call; ANSWER_CALLS_MAX calls.
  * Source   what vLLM's parsers (hermes, qwen3_coder, mistral, llama3_json; qwen3, deepseek_r1) and NVIDIA Dynamo's accept. As
  *          they do, white space around calls is dropped; unlike them, what turns out to be no call is content, byte for byte,
  *          and reasoning begins where nothing was said yet: a mark in the middle of a sentence is part of it.
@@ -15,6 +16,7 @@
 
 #include "answer_form.h"
 #include "answer_json.h"
+#include "answer_parameters.h"
 #include "json.h"
 #include "status.h"
 
@@ -46,6 +48,7 @@ struct answer {
     size_t body;           /* where in it the name or the value begins */
     const cJSON *function; /* that is called, where its name comes first */
     struct answer_json json;
+    struct answer_parameters parameters;
     struct answer_call *calls; /* [n_calls] */
     uint32_t n_calls, cap_calls;
 };

@@ -9,7 +9,5 @@
 const cJSON *answer_call_find(const cJSON *tools, struct str name);
 /* {"name": "f", "arguments": {}}, known to be whole; "parameters" will do. NULL: it is no call of an offered tool. */
 const cJSON *answer_call_object(const cJSON *tools, struct str object, struct str *arguments);
-/* <parameter=x>1</parameter>...: appends the object; false: it is nothing of that kind. */
-bool answer_call_parameters(const cJSON *function, struct str body, struct buf *arguments);
 
 #endif

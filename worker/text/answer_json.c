@@ -38,34 +38,34 @@ static bool in_object(const struct answer_json *j)
     return j->objects[level / 64] >> level % 64 & 1;
 }
 
-static enum answer_json_feed go(struct answer_json *j, enum state next)
+static enum answer_feed go(struct answer_json *j, enum state next)
 {
     j->state = (uint8_t)next;
-    return next == OVER ? ANSWER_JSON_DONE : ANSWER_JSON_MORE;
+    return next == OVER ? ANSWER_DONE : ANSWER_MORE;
 }
 
-static enum answer_json_feed value_over(struct answer_json *j)
+static enum answer_feed value_over(struct answer_json *j)
 {
     return go(j, j->depth ? CLOSED : OVER);
 }
 
-static enum answer_json_feed open_level(struct answer_json *j, bool object)
+static enum answer_feed open_level(struct answer_json *j, bool object)
 {
     if (j->depth == ANSWER_JSON_DEPTH)
-        return ANSWER_JSON_BAD;
+        return ANSWER_BAD;
     uint64_t bit = UINT64_C(1) << j->depth % 64, *word = &j->objects[j->depth / 64];
     *word = object ? *word | bit : *word & ~bit;
     j->depth++;
     return go(j, object ? FIRST_KEY : FIRST_ITEM);
 }
 
-static enum answer_json_feed close_level(struct answer_json *j)
+static enum answer_feed close_level(struct answer_json *j)
 {
     j->depth--;
     return value_over(j);
 }
 
-static enum answer_json_feed begin(struct answer_json *j, char c)
+static enum answer_feed begin(struct answer_json *j, char c)
 {
     if (c == '{' || c == '[')
         return open_level(j, c == '{');
@@ -78,44 +78,60 @@ static enum answer_json_feed begin(struct answer_json *j, char c)
     if (isdigit((unsigned char)c))
         return go(j, c == '0' ? ZERO : DIGITS);
     j->word = c == 't' ? "rue" : c == 'f' ? "alse" : c == 'n' ? "ull" : NULL;
-    return j->word ? go(j, WORD) : ANSWER_JSON_BAD;
+    return j->word ? go(j, WORD) : ANSWER_BAD;
 }
 
-static enum answer_json_feed begin_key(struct answer_json *j, char c)
+static enum answer_feed begin_key(struct answer_json *j, char c)
 {
     if (c != '"')
-        return ANSWER_JSON_BAD;
+        return ANSWER_BAD;
     j->key = true;
     return go(j, STRING);
 }
 
-static enum answer_json_feed behind_value(struct answer_json *j, char c)
+static enum answer_feed behind_value(struct answer_json *j, char c)
 {
     if (c == ',')
         return go(j, in_object(j) ? KEY : VALUE);
-    return c == (in_object(j) ? '}' : ']') ? close_level(j) : ANSWER_JSON_BAD;
+    return c == (in_object(j) ? '}' : ']') ? close_level(j) : ANSWER_BAD;
 }
 
-static enum answer_json_feed in_string(struct answer_json *j, char c)
+static enum answer_feed in_escape(struct answer_json *j, char c)
 {
-    if (j->state == ESCAPE) {
-        j->digits = 4;
-        return c == 'u' ? go(j, HEX) : c && strchr("\"\\/bfnrt", c) ? go(j, STRING) : ANSWER_JSON_BAD;
-    }
-    if (j->state == HEX) {
-        if (!isxdigit((unsigned char)c))
-            return ANSWER_JSON_BAD;
-        return go(j, --j->digits ? HEX : STRING);
-    }
+    j->digits = 4;
+    j->unit = 0;
+    if (c == 'u')
+        return go(j, HEX);
+    return !j->high && c && strchr("\"\\/bfnrt", c) ? go(j, STRING) : ANSWER_BAD;
+}
+
+static enum answer_feed in_hex(struct answer_json *j, char c)
+{
+    if (!isxdigit((unsigned char)c))
+        return ANSWER_BAD;
+    j->unit = (uint16_t)(j->unit << 4 | (isdigit((unsigned char)c) ? c - '0' : (c | 0x20) - 'a' + 10));
+    if (--j->digits)
+        return ANSWER_MORE;
+    bool low = j->unit >= 0xdc00 && j->unit <= 0xdfff;
+    if (low != j->high || j->unit == 0)
+        return ANSWER_BAD;
+    j->high = j->unit >= 0xd800 && j->unit < 0xdc00;
+    return go(j, STRING);
+}
+
+static enum answer_feed in_string(struct answer_json *j, char c)
+{
     if (c == '\\')
         return go(j, ESCAPE);
+    if (c == 0 || j->high)
+        return ANSWER_BAD;
     if (c != '"')
-        return ANSWER_JSON_MORE;
+        return ANSWER_MORE;
     return j->key ? go(j, COLON) : value_over(j);
 }
 
 /* A number has no end of its own: the byte behind it is read once more. */
-static enum answer_json_feed in_number(struct answer_json *j, char c)
+static enum answer_feed in_number(struct answer_json *j, char c)
 {
     bool digit = isdigit((unsigned char)c), whole = j->state == ZERO || j->state == DIGITS;
     if (digit && j->state != ZERO) {
@@ -130,17 +146,17 @@ static enum answer_json_feed in_number(struct answer_json *j, char c)
     if ((c == '+' || c == '-') && j->state == E)
         return go(j, E_SIGN);
     if (!whole && j->state != FRACTION && j->state != EXPONENT)
-        return ANSWER_JSON_BAD;
+        return ANSWER_BAD;
     if (j->depth == 0)
-        return answer_json_space(c) ? go(j, OVER) : ANSWER_JSON_BAD;
+        return answer_json_space(c) ? go(j, OVER) : ANSWER_BAD;
     go(j, CLOSED);
     return answer_json_feed(j, c);
 }
 
-enum answer_json_feed answer_json_feed(struct answer_json *j, char c)
+enum answer_feed answer_json_feed(struct answer_json *j, char c)
 {
     if (j->state <= CLOSED && answer_json_space(c))
-        return ANSWER_JSON_MORE;
+        return ANSWER_MORE;
     switch ((enum state)j->state) {
     case VALUE:
         return begin(j, c);
@@ -151,19 +167,21 @@ enum answer_json_feed answer_json_feed(struct answer_json *j, char c)
     case KEY:
         return begin_key(j, c);
     case COLON:
-        return c == ':' ? go(j, VALUE) : ANSWER_JSON_BAD;
+        return c == ':' ? go(j, VALUE) : ANSWER_BAD;
     case CLOSED:
         return behind_value(j, c);
     case STRING:
-    case ESCAPE:
-    case HEX:
         return in_string(j, c);
+    case ESCAPE:
+        return in_escape(j, c);
+    case HEX:
+        return in_hex(j, c);
     case WORD:
         if (c != *j->word)
-            return ANSWER_JSON_BAD;
-        return *++j->word ? ANSWER_JSON_MORE : value_over(j);
+            return ANSWER_BAD;
+        return *++j->word ? ANSWER_MORE : value_over(j);
     case OVER:
-        return ANSWER_JSON_BAD;
+        return ANSWER_BAD;
     default:
         return in_number(j, c);
     }
@@ -172,11 +190,11 @@ enum answer_json_feed answer_json_feed(struct answer_json *j, char c)
 bool answer_json_whole(struct str text)
 {
     struct answer_json j = {0};
-    enum answer_json_feed r = ANSWER_JSON_MORE;
-    for (size_t i = 0; i < text.n && r != ANSWER_JSON_BAD; i++)
-        if (r != ANSWER_JSON_DONE || !answer_json_space(text.p[i]))
+    enum answer_feed r = ANSWER_MORE;
+    for (size_t i = 0; i < text.n && r != ANSWER_BAD; i++)
+        if (r != ANSWER_DONE || !answer_json_space(text.p[i]))
             r = answer_json_feed(&j, text.p[i]);
-    return r == ANSWER_JSON_DONE || (r == ANSWER_JSON_MORE && answer_json_feed(&j, ' ') == ANSWER_JSON_DONE);
+    return r == ANSWER_DONE || (r == ANSWER_MORE && answer_json_feed(&j, ' ') == ANSWER_DONE);
 }
 
 /* ---- what is known to be whole ----------------------------------------------------------------------------------- */
