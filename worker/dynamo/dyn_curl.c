@@ -109,6 +109,14 @@ static size_t take(char *p, size_t size, size_t n, void *user)
     return buf_put(user, p, size * n) ? 0 : size * n;
 }
 
+/* A server that asks for a certificate refuses behind the handshake, and often its alert is lost with the connection. */
+static const char *no_proof(const struct dyn_curl *c, const char *url, CURLcode code)
+{
+    bool broken = code == CURLE_SSL_CONNECT_ERROR || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR ||
+                  code == CURLE_GOT_NOTHING;
+    return broken && !c->tls.cert && strncmp(url, "https:", 6) == 0 ? " (it may ask for a certificate, and we have none)" : "";
+}
+
 int dyn_curl_post(struct dyn_curl *c, const char *url, const char *header, struct str body,
                   uint32_t timeout_ms, struct buf *reply, long *http_out, struct err *e)
 {
@@ -145,5 +153,7 @@ int dyn_curl_post(struct dyn_curl *c, const char *url, const char *header, struc
     if (reply->failed)
         return err_set(e, reply->failed, "%.150s: the reply is longer than %d bytes", url,
                        DYN_CURL_REPLY_MAX);
-    return code ? err_set(e, ST_EIO, "%.120s: %.100s", url, why[0] ? why : c->easy_strerror(code)) : ST_OK;
+    if (!code)
+        return ST_OK;
+    return err_set(e, ST_EIO, "%.120s: %.100s%s", url, why[0] ? why : c->easy_strerror(code), no_proof(c, url, code));
 }
