@@ -37,8 +37,10 @@ static const struct row rows[] = {
      {"", "{", "[1,]", "01", "nul", "{1:2}", " 1"}},
     {"{\"type\":\"object\"}", {"{}", "{\"a\":{\"b\": []}}"}, {"[]", "1", "{\"a\"}", "{\"a\":1,}"}},
     {"{\"type\":\"string\"}",
-     {"\"\"", "\"a\\n\\u00e9 \xC3\xA9\"", "\"\\ud83d\\ude00\"", "\"\xF0\x9F\x98\x80\""},
-     {"\"", "\"\x80\"", "\"\\x\"", "\"\\ud83d\"", "\"\\ude00\"", "\"\n\"", "\"\xC3\"", "\"\xED\xA0\x80\""}},
+     {"\"\"", "\"a\\n\\u00e9 \xC3\xA9\"", "\"\\ud83d\\ude00\"", "\"\xF0\x9F\x98\x80\"",
+      "\"\\u0001\\u0010\\u0a00\\u1000\""},
+     {"\"", "\"\\u0000\"", "\"\x80\"", "\"\\x\"", "\"\\ud83d\"", "\"\\ude00\"", "\"\n\"", "\"\xC3\"",
+      "\"\xED\xA0\x80\""}},
     {"{\"type\":\"string\",\"minLength\":1,\"maxLength\":2}",
      {"\"a\"", "\"\xC3\xA9\\n\""},
      {"\"\"", "\"abc\"", "\"\xC3\""}},
@@ -230,8 +232,7 @@ static void a_random_run_writes_json_and_is_never_stuck(void **state)
                 if (!case_step(&s, (uint8_t *)&text[n++]))
                     fail_msg("%s: stuck behind %.*s", rows[i].schema, (int)n, text);
             cJSON *j = NULL;
-            if (n < sizeof text && !memmem(text, n, "\\u0000", 6) &&
-                json_parse(&j, (struct str){text, n}, &e))
+            if (n < sizeof text && json_parse(&j, (struct str){text, n}, &e))
                 fail_msg("%s: %.*s is no JSON: %s", rows[i].schema, (int)n, text, e.text);
             json_free(j);
             grammar_put(g);

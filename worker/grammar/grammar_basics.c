@@ -8,11 +8,17 @@
 
 enum { WHOLE_DIGITS = 18, PART_DIGITS = 17, EXPONENT_DIGITS = 3 };
 
-static void hex(struct grammar_draft *d, uint16_t from, uint16_t to)
+static void hex_but_zero(struct grammar_draft *d, uint16_t from, uint16_t to)
 {
-    grammar_draft_bytes(d, from, '0', '9', to);
+    grammar_draft_bytes(d, from, '1', '9', to);
     grammar_draft_bytes(d, from, 'a', 'f', to);
     grammar_draft_bytes(d, from, 'A', 'F', to);
+}
+
+static void hex(struct grammar_draft *d, uint16_t from, uint16_t to)
+{
+    grammar_draft_bytes(d, from, '0', '0', to);
+    hex_but_zero(d, from, to);
 }
 
 static void ends_in_hex(struct grammar_draft *d, uint16_t from, int n, uint16_t to)
@@ -25,11 +31,25 @@ static void ends_in_hex(struct grammar_draft *d, uint16_t from, int n, uint16_t 
     hex(d, from, to);
 }
 
-/* Behind "\u": four digits; of a high surrogate, its low one must follow. */
+/* n digits that are not all zeros. */
+static void ends_in_some_hex(struct grammar_draft *d, uint16_t from, int n, uint16_t to)
+{
+    for (; n > 1; n--) {
+        uint16_t zeros = grammar_draft_byte(d, from, '0'), rest = grammar_draft_node(d);
+        hex_but_zero(d, from, rest);
+        ends_in_hex(d, rest, n - 1, to);
+        from = zeros;
+    }
+    hex_but_zero(d, from, to);
+}
+
+/* Behind "\u": four digits; of a high surrogate, its low one must follow. Not of NUL, as no request may say it: a forced call could
+ * not be sent back. */
 static void code_unit(struct grammar_draft *d, uint16_t from, uint16_t to)
 {
     uint16_t three = grammar_draft_node(d), dd = grammar_draft_node(d), two = grammar_draft_node(d);
-    grammar_draft_bytes(d, from, '0', '9', three);
+    ends_in_some_hex(d, grammar_draft_byte(d, from, '0'), 3, to);
+    grammar_draft_bytes(d, from, '1', '9', three);
     grammar_draft_bytes(d, from, 'a', 'c', three);
     grammar_draft_bytes(d, from, 'A', 'C', three);
     grammar_draft_bytes(d, from, 'e', 'f', three);
