@@ -257,6 +257,61 @@ static void nesting_stops_where_it_can_still_be_closed(void **state)
     grammar_put(g);
 }
 
+static uint8_t least_height(const struct grammar_net *g, const uint8_t *height, const struct grammar_node *v)
+{
+    uint32_t best = v->final ? 0 : 255;
+    for (uint32_t i = 0; i < (uint32_t)v->n_bytes + v->n_calls; i++) {
+        const struct grammar_edge *e = &g->edges[v->first + i];
+        uint32_t h = height[e->to];
+        if (i >= v->n_bytes && height[e->call] >= h)
+            h = height[e->call] + 1u;
+        best = h < best && h <= GRAMMAR_DEPTH_MAX ? h : best;
+    }
+    return (uint8_t)best;
+}
+
+/* The twin passes over all nodes until nothing changes. */
+static void heights_are_as_trying_finds_them(const struct grammar_net *g)
+{
+    uint8_t *height = mem_alloc(g->n_nodes);
+    memset(height, 255, g->n_nodes);
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (uint32_t i = 0; i < g->n_nodes; i++) {
+            uint8_t h = least_height(g, height, &g->nodes[i]);
+            changed |= h != height[i];
+            height[i] = h;
+        }
+    }
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        assert_int_equal(g->nodes[i].height, height[i]);
+    mem_free(height);
+}
+
+static void repeat(struct buf *b, const char *text, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        buf_printf(b, "%s%s", i ? "," : "", text);
+}
+
+static void heights_are_exact(void **state)
+{
+    (void)state;
+    struct buf row = {0};
+    buf_puts(&row, "{\"minItems\":50,\"prefixItems\":[");
+    repeat(&row, "{\"minLength\":1,\"maxLength\":1}", 50);
+    buf_puts(&row, "]}");
+    for (size_t i = 0; i <= sizeof rows / sizeof *rows; i++) {
+        const char *schema = i < sizeof rows / sizeof *rows ? rows[i].schema : row.p;
+        struct grammar *g = NULL;
+        struct err e = {0};
+        assert_int_equal(case_grammar(&g, schema, NULL, &e), ST_OK);
+        heights_are_as_trying_finds_them(grammar_net(g));
+        grammar_put(g);
+    }
+    buf_fini(&row);
+}
+
 static void a_grammar_without_memory_leaves_nothing(void **state)
 {
     (void)state;
@@ -288,6 +343,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(guided_decoding_is_a_schema_or_a_choice),
                                        cmocka_unit_test(a_random_run_writes_json_and_is_never_stuck),
                                        cmocka_unit_test(nesting_stops_where_it_can_still_be_closed),
+                                       cmocka_unit_test(heights_are_exact),
                                        cmocka_unit_test(a_grammar_without_memory_leaves_nothing)};
     if (argc > 1)
         only_seed = strtoull(argv[1], NULL, 10);

@@ -4,17 +4,17 @@
  *
  * Three things are settled here so that the run need not ask. A rule that calls itself before consuming anything would
  * make the run go in circles: refused. A rule that cannot end: refused. And `height`, the stack that the cheapest way to a
- * rule's end takes: the run never enters what it could not leave again within GRAMMAR_DEPTH_MAX, so however deep a model
- * nests, there is always a way out. Heights are a least fixed point; drawing goes forward, so one pass backward finds most of
- * them. */
+ * rule's end takes (grammar_height.c): the run never enters what it could not leave again within GRAMMAR_DEPTH_MAX, so however
+ * deep a model nests, there is always a way out. */
 #include "grammar_build.h"
 
+#include "grammar_height.h"
 #include "grammar_own.h"
 #include "mem.h"
 
 #include <string.h>
 
-enum { NO_EDGE = UINT32_MAX, HEIGHT_NONE = 255 };
+enum { NO_EDGE = UINT32_MAX };
 enum edge_kind { EDGE_BYTES, EDGE_SKIP, EDGE_CALL };
 
 struct grammar_draft_node {
@@ -219,41 +219,12 @@ static bool copy_net(const struct grammar_draft *d, struct reach *r, struct gram
                  n_calls = take(d, r, EDGE_CALL, edges + n + n_bytes);
         if (n_bytes > UINT16_MAX || n_calls > UINT16_MAX)
             return false;
-        *v = (struct grammar_node){
-            .first = n, .n_bytes = (uint16_t)n_bytes, .n_calls = (uint16_t)n_calls, .height = HEIGHT_NONE};
+        *v = (struct grammar_node){.first = n, .n_bytes = (uint16_t)n_bytes, .n_calls = (uint16_t)n_calls};
         for (uint32_t k = 0; k < r->n; k++)
             v->final |= d->nodes[r->list[k]].final;
         n += n_bytes + n_calls;
     }
     return true;
-}
-
-static uint8_t height_of(const struct grammar_node *nodes, const struct grammar_edge *e,
-                         const struct grammar_node *v)
-{
-    uint8_t best = v->final ? 0 : HEIGHT_NONE;
-    for (uint32_t i = 0; i < v->n_bytes; i++)
-        best = nodes[e[i].to].height < best ? nodes[e[i].to].height : best;
-    for (uint32_t i = v->n_bytes; i < (uint32_t)v->n_bytes + v->n_calls; i++) {
-        uint8_t in = nodes[e[i].call].height, behind = nodes[e[i].to].height;
-        if (in >= GRAMMAR_DEPTH_MAX)
-            continue;
-        in = in + 1 > behind ? in + 1 : behind;
-        best = in < best ? in : best;
-    }
-    return best;
-}
-
-static void find_heights(struct grammar_node *nodes, const struct grammar_edge *edges, uint32_t n)
-{
-    for (bool changed = true; changed;) {
-        changed = false;
-        for (uint32_t i = n; i-- > 0;) {
-            uint8_t h = height_of(nodes, edges + nodes[i].first, &nodes[i]);
-            changed |= h != nodes[i].height;
-            nodes[i].height = h;
-        }
-    }
 }
 
 /* Marks of a depth-first search over starts of rules. */
@@ -301,10 +272,10 @@ static int finish(struct grammar_draft *d, struct reach *r, uint16_t root, const
     g->net = (struct grammar_net){
         .nodes = nodes, .edges = edges, .n_nodes = d->n_nodes, .n_edges = (uint32_t)n_edges, .start = root};
     int st = copy_net(d, r, nodes, edges) ? ST_OK : err_set(e, ST_EINVAL, "too large: too many alternatives");
-    if (!st) {
-        find_heights(nodes, edges, d->n_nodes);
+    if (!st)
+        st = grammar_find_heights(nodes, d->n_nodes, edges, (uint32_t)n_edges);
+    if (!st)
         st = check(&g->net, r, e);
-    }
     if (st)
         grammar_put(g);
     else
