@@ -43,8 +43,8 @@ static void ends_in_some_hex(struct grammar_draft *d, uint16_t from, int n, uint
     hex_but_zero(d, from, to);
 }
 
-/* Behind "\u": four digits; of a high surrogate, its low one must follow. Not of NUL, as no request may say it: a forced call could
- * not be sent back. */
+/* Behind "\u": four digits; of a high surrogate, its low one must follow. Not those of NUL, which no request may say: a forced
+ * call could not be sent back. */
 static void code_unit(struct grammar_draft *d, uint16_t from, uint16_t to)
 {
     uint16_t three = grammar_draft_node(d), dd = grammar_draft_node(d), two = grammar_draft_node(d);
