@@ -1,6 +1,6 @@
 /* An etcd of this test's own, in a thread on loopback: one lease, keys that hang on it, transactions, and the faults of a real
- * one on demand. It has a clock that stands a while ahead of the machine's: what takes an etcd seconds takes a test none. The program
- * under test reads that clock too, as this file stands in for base/clock. */
+ * one on demand. It has a clock that stands a while ahead of the machine's: what takes an etcd seconds takes a test none. The
+ * program under test reads that clock too, as this file stands in for base/clock. */
 #ifndef TESTS_FAKE_ETCD_H
 #define TESTS_FAKE_ETCD_H
 
@@ -79,7 +79,7 @@ struct fake_etcd {
     int64_t lease_until; /* ns */
     uint64_t revision, calls[FAKE_CALLS], expired;
     struct fake_fault faults[FAKE_CALLS];
-    int64_t cost_ns;              /* of each call */
+    int64_t cost_ns; /* of each call: the request is late, or, of every second keepalive, the reply */
     void (*seen)(enum fake_call); /* on the server's thread, before a call is done */
 };
 
@@ -218,7 +218,8 @@ static long fake_answer(struct fake_etcd *f, const char *path, const char *body,
                                                             : FAKE_READ;
     long http = 200;
     fake_need(json_parse(&j, str_from(body), NULL) == ST_OK, "JSON");
-    atomic_fetch_add(&clock_ahead_ns, f->cost_ns);
+    int64_t late_ns = call == FAKE_KEEPALIVE && f->calls[call] % 2 ? f->cost_ns : 0;
+    atomic_fetch_add(&clock_ahead_ns, f->cost_ns - late_ns);
     fake_expire(f);
     if (f->seen)
         f->seen(call);
@@ -233,6 +234,7 @@ static long fake_answer(struct fake_etcd *f, const char *path, const char *body,
     } else {
         fake_txn(f, j, out);
     }
+    atomic_fetch_add(&clock_ahead_ns, late_ns);
     json_free(j);
     f->calls[call]++;
     return http;
@@ -314,6 +316,27 @@ static void fake_set_fault(struct fake_etcd *f, enum fake_call call, long http, 
 {
     pthread_mutex_lock(&f->lock);
     f->faults[call] = (struct fake_fault){http, reply};
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void fake_set_cost(struct fake_etcd *f, int64_t ns)
+{
+    pthread_mutex_lock(&f->lock);
+    f->cost_ns = ns;
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void fake_set_seen(struct fake_etcd *f, void (*seen)(enum fake_call))
+{
+    pthread_mutex_lock(&f->lock);
+    f->seen = seen;
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void fake_revoke(struct fake_etcd *f)
+{
+    pthread_mutex_lock(&f->lock);
+    fake_drop_lease(f);
     pthread_mutex_unlock(&f->lock);
 }
 

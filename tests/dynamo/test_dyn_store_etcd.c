@@ -94,6 +94,18 @@ static uint32_t n_keys(struct dyn_curl *c)
     return n;
 }
 
+/* Counts what was ever written. */
+static uint64_t revision_of(struct dyn_curl *c)
+{
+    struct buf reply = {0};
+    struct str s = ask(c, "kv/range", "{\"key\":\"eA==\"}", &reply);
+    const char *at = s.n ? strstr(s.p, "\"revision\":\"") : NULL;
+    assert_non_null(at);
+    uint64_t revision = strtoull(at + 12, NULL, 10);
+    buf_fini(&reply);
+    return revision;
+}
+
 static void etcd_holds_the_records_on_our_lease(void **state)
 {
     (void)state;
@@ -127,6 +139,12 @@ static void etcd_holds_the_records_on_our_lease(void **state)
             "{\"key\":\"djEvaW5zdGFuY2VzL2R5bmFtby9iYWNrZW5kL2dlbmVyYXRlLzdjMDM5ZjM4ZDJmYzNhMjQ=\"}", &reply);
     assert_non_null(memmem(one.p, one.n, "\"lease\":\"8936161152039926308\"", 29));
     assert_non_null(memmem(one.p, one.n, "eyJpbnN0YW5jZV9pZCI6ODkzNjE2MTE1MjAzOTkyNjMwOH0=", 48));
+    publish(s, DYN_CARDS, "k", "{\"other\":1}"); /* replaced: "v1/mdc/k" */
+    one = ask(c, "kv/range", "{\"key\":\"djEvbWRjL2s=\"}", &reply);
+    assert_non_null(memmem(one.p, one.n, "eyJvdGhlciI6MX0=", 16));
+    uint64_t revision = revision_of(c);
+    publish(s, DYN_CARDS, "k", "{\"other\":1}"); /* nothing new: nothing is written */
+    assert_int_equal(revision_of(c), revision);
 
     kill_etcd();
     start_etcd(); /* empty */
@@ -200,17 +218,13 @@ static void etcd_replies_that_lie_are_refused(void **state)
         struct err e = {0};
         assert_int_equal(dyn_etcd_take_keepalive(str_from(bad[i]), &alive, &e), ST_EFORMAT);
     }
-    bool alive = true, other = false;
+    bool alive = true;
     struct err e = {0};
     assert_int_equal(dyn_etcd_take_keepalive(STR_LIT("{\"result\":{\"ID\":\"5\"}}"), &alive, &e), ST_OK);
     assert_false(alive);
-    assert_int_equal(dyn_etcd_take_created(STR_LIT("{\"header\":{}}"), 5, &other, &e), ST_EFORMAT);
-    const char *found = "{\"responses\":[{\"response_range\":{\"kvs\":[{\"key\":\"aw==\",\"lease\":"
-                        "\"18446744073709551615\"}]}}]}";
-    assert_int_equal(dyn_etcd_take_created(str_from(found), UINT64_MAX, &other, &e), ST_OK);
-    assert_false(other);
-    assert_int_equal(dyn_etcd_take_created(str_from(found), UINT64_MAX - 1, &other, &e), ST_OK);
-    assert_true(other);
+    assert_int_equal(dyn_etcd_take_written(STR_LIT("{\"header\":{}}"), &e), ST_EIO);
+    assert_int_equal(dyn_etcd_take_written(STR_LIT("{\"succeeded\":1}"), &e), ST_EIO);
+    assert_int_equal(dyn_etcd_take_written(STR_LIT("{\"succeeded\":true}"), &e), ST_OK);
     struct buf token = {0};
     assert_int_equal(dyn_etcd_take_token(STR_LIT("{\"token\":\"a\\r\\nX: y\"}"), &token, &e), ST_EFORMAT);
     int64_t code;
@@ -220,6 +234,53 @@ static void etcd_replies_that_lie_are_refused(void **state)
     assert_int_equal(code, 5);
     assert_string_equal(e.text, "etcd: gone (HTTP 404)");
     buf_fini(&token);
+}
+
+/* One record, "v" under "k", and what is said of it. */
+static int found(const char *reply, uint64_t lease, bool *stands, uint64_t *revision, struct err *e)
+{
+    struct dyn_record r = record(DYN_CARDS, "k", "v");
+    *stands = true;
+    *revision = 9;
+    int st = dyn_etcd_take_found(str_from(reply), &r, 1, lease, stands, revision, e);
+    buf_fini(&r.key);
+    buf_fini(&r.value);
+    return st;
+}
+
+static void what_is_found_stands_when_value_and_lease_are_ours(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "",
+        "{}",
+        "{\"responses\":1}",
+        "{\"responses\":[]}",
+        "{\"responses\":[1]}",
+        "{\"responses\":[{}]}",
+        "{\"responses\":[{\"response_range\":{}},{\"response_range\":{}}]}",
+        "{\"responses\":[{\"response_range\":{\"kvs\":[1]}}]}",
+        "{\"responses\":[{\"response_range\":{\"kvs\":[{\"lease\":\"5\"}]}}]}",
+        "{\"responses\":[{\"response_range\":{\"kvs\":[{\"lease\":5,\"mod_revision\":\"1\"}]}}]}",
+        "{\"responses\":[{\"response_range\":{\"kvs\":[{\"lease\":\"5\",\"mod_revision\":\"x\"}]}}]}"};
+    bool stands;
+    uint64_t revision;
+    struct err e = {0};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(found(bad[i], 5, &stands, &revision, &e), ST_EFORMAT);
+    assert_int_equal(found("{\"responses\":[{\"response_range\":{}}]}", 5, &stands, &revision, &e), ST_OK);
+    assert_true(!stands && revision == 0);
+    const char *ours = "{\"responses\":[{\"response_range\":{\"kvs\":[{\"key\":\"aw==\",\"value\":\"dg==\","
+                       "\"mod_revision\":\"3\",\"lease\":\"18446744073709551615\"}]}}]}";
+    assert_int_equal(found(ours, UINT64_MAX, &stands, &revision, &e), ST_OK);
+    assert_true(stands && revision == 3);
+    assert_int_equal(found(ours, UINT64_MAX - 1, &stands, &revision, &e), ST_EIO);
+    assert_string_equal(e.text, "etcd: v1/mdc/k belongs to another lease");
+    assert_int_equal(found("{\"responses\":[{\"responseRange\":{\"kvs\":[{\"value\":\"dw==\","
+                           "\"modRevision\":\"3\",\"lease\":\"5\"}]}}]}",
+                           5, &stands, &revision, &e),
+                     ST_OK);
+    assert_true(!stands && revision == 3); /* another value */
 }
 
 static void base64_is_padded(void **state)
@@ -243,6 +304,7 @@ int main(void)
         cmocka_unit_test(etcd_takes_user_and_password),
         cmocka_unit_test(etcd_addresses_are_checked),
         cmocka_unit_test(etcd_replies_that_lie_are_refused),
+        cmocka_unit_test(what_is_found_stands_when_value_and_lease_are_ours),
         cmocka_unit_test(base64_is_padded),
     };
     return cmocka_run_group_tests(tests, make_root, stop_etcd);

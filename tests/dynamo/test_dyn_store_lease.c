@@ -3,6 +3,7 @@
  * Method: an etcd of the test's own, with a clock of its own: what is slow there costs no time here. */
 #include "store_rig.h"
 
+#include "dyn_etcd.h"
 #include "fake_etcd.h"
 
 #include <sched.h>
@@ -32,6 +33,41 @@ static int stop(void **state)
     (void)state;
     fake_stop(&etcd);
     return mem_live() != 0;
+}
+
+static void assert_value(const char *key, const char *value)
+{
+    struct buf k = {0}, v = {0};
+    dyn_etcd_put_base64(&k, str_from(key));
+    dyn_etcd_put_base64(&v, str_from(value));
+    pthread_mutex_lock(&etcd.lock);
+    const struct fake_key *at = fake_find(&etcd, k.p);
+    bool there = at && strcmp(at->value, v.p) == 0;
+    pthread_mutex_unlock(&etcd.lock);
+    buf_fini(&k);
+    buf_fini(&v);
+    assert_true(there);
+}
+
+/* What stands under a key is changed by somebody; NULL: deleted. */
+static void set_value(const char *key, const char *value, const char *lease)
+{
+    struct buf k = {0}, v = {0};
+    dyn_etcd_put_base64(&k, str_from(key));
+    dyn_etcd_put_base64(&v, str_from(value));
+    pthread_mutex_lock(&etcd.lock);
+    struct fake_key *at = fake_find(&etcd, k.p);
+    if (at && value) {
+        snprintf(at->value, sizeof at->value, "%s", v.p);
+        snprintf(at->lease, sizeof at->lease, "%s", lease);
+        at->revision = ++etcd.revision;
+    } else if (at) {
+        at->key[0] = 0;
+    }
+    pthread_mutex_unlock(&etcd.lock);
+    buf_fini(&k);
+    buf_fini(&v);
+    assert_non_null(at);
 }
 
 /* Nobody waits for it. */
@@ -101,6 +137,92 @@ static void a_lost_lease_is_granted_again(void **state)
     assert_int_equal(fake_n_keys(&etcd), 0);
 }
 
+/* Somebody writes to our keys whenever we are about to look, so that each round has something to write. */
+static void overwrite(enum fake_call call)
+{
+    for (size_t i = 0; call == FAKE_READ && i < sizeof etcd.keys / sizeof *etcd.keys; i++)
+        etcd.keys[i].value[0] = 0;
+}
+
+/* 2.9 s for each call, less than a call may take: a round of three would take longer than a lease lives, from a keepalive that
+ * etcd saw at once to one that it sees late. */
+static void a_slow_etcd_keeps_the_records(void **state)
+{
+    (void)state;
+    struct dyn_store *s = open_etcd(etcd.url);
+    publish(s, DYN_CARDS, "b", "B");
+    fake_set_seen(&etcd, overwrite);
+    fake_set_cost(&etcd, 2900 * (int64_t)NS_PER_MS);
+    publish_only(s, "b", "B");
+    fake_await_calls(&etcd, FAKE_KEEPALIVE, 40); /* rounds follow each other without a wait */
+    fake_set_seen(&etcd, NULL);
+    publish(s, DYN_INSTANCES, "a", "A");
+    assert_true(dyn_store_registered(s));
+    assert_int_equal(fake_n_keys(&etcd), 2);
+    assert_int_equal(etcd.expired, 0);
+    assert_int_equal(fake_calls(&etcd, FAKE_GRANT), 1);
+    dyn_store_close(s);
+}
+
+static void only_what_is_missing_or_other_is_written(void **state)
+{
+    (void)state;
+    struct dyn_store *s = open_etcd(etcd.url);
+    publish(s, DYN_INSTANCES, "a", "A");
+    publish(s, DYN_CARDS, "b", "B");
+    assert_int_equal(fake_calls(&etcd, FAKE_WRITE), 2);
+    for (uint32_t i = 0; i < 5; i++)
+        publish(s, DYN_CARDS, "b", "B");
+    assert_int_equal(fake_calls(&etcd, FAKE_WRITE), 2);
+    assert_int_equal(fake_calls(&etcd, FAKE_READ), 7);
+    publish(s, DYN_CARDS, "b", "another");
+    assert_int_equal(fake_calls(&etcd, FAKE_WRITE), 3);
+    assert_value("v1/mdc/b", "another");
+    set_value("v1/mdc/b", "his", "77"); /* somebody's text, on our lease */
+    publish(s, DYN_CARDS, "b", "another");
+    assert_value("v1/mdc/b", "another");
+    set_value("v1/mdc/b", "his", "78"); /* and on his own */
+    struct err e = {0};
+    publish_only(s, "b", "another");
+    assert_int_equal(dyn_store_settle(s, 1, &e), ST_ETIMEOUT);
+    fake_await_calls(&etcd, FAKE_READ, 10);
+    assert_value("v1/mdc/b", "his");
+    dyn_store_close(s);
+}
+
+static struct dyn_store *watched;
+static _Atomic int seen_registered, seen_writes;
+
+static void look(enum fake_call call)
+{
+    seen_registered += (call == FAKE_WRITE || call == FAKE_GRANT) && dyn_store_registered(watched);
+    seen_writes += call == FAKE_WRITE;
+}
+
+static void who_is_missing_is_not_registered(void **state)
+{
+    (void)state;
+    watched = open_etcd(etcd.url);
+    publish(watched, DYN_INSTANCES, "a", "A");
+    assert_true(dyn_store_registered(watched));
+    fake_set_seen(&etcd, look);
+    set_value("v1/instances/a", NULL, NULL); /* deleted */
+    publish(watched, DYN_CARDS, "b", "B");
+    assert_true(seen_writes == 1 && seen_registered == 0);
+    fake_revoke(&etcd);
+    publish(watched, DYN_CARDS, "b", "B");
+    assert_true(seen_writes == 2 && seen_registered == 0);
+    assert_true(dyn_store_registered(watched));
+    fake_set_seen(&etcd, NULL);
+    /* Nobody keeps them: they are out when their time is. */
+    fake_set_fault(&etcd, FAKE_KEEPALIVE, 503, "no etcd");
+    atomic_fetch_add(&clock_ahead_ns, 9 * (int64_t)NS_PER_S);
+    assert_true(dyn_store_registered(watched));
+    atomic_fetch_add(&clock_ahead_ns, (int64_t)NS_PER_S);
+    assert_false(dyn_store_registered(watched));
+    dyn_store_close(watched);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -108,6 +230,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_full_etcd_keeps_what_it_has, start, stop),
         cmocka_unit_test_setup_teardown(a_lease_that_was_asked_for_is_revoked, start, stop),
         cmocka_unit_test_setup_teardown(a_lost_lease_is_granted_again, start, stop),
+        cmocka_unit_test_setup_teardown(a_slow_etcd_keeps_the_records, start, stop),
+        cmocka_unit_test_setup_teardown(only_what_is_missing_or_other_is_written, start, stop),
+        cmocka_unit_test_setup_teardown(who_is_missing_is_not_registered, start, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,25 +45,56 @@ void dyn_etcd_put_base64(struct buf *out, struct str s)
     }
 }
 
-void dyn_etcd_put_create(struct buf *out, const struct dyn_record *r, uint64_t lease)
+static void put_key(struct buf *out, const struct dyn_record *r)
 {
-    struct buf path = {0}, key = {0};
+    struct buf path = {0};
     buf_printf(&path, "%s/%.*s", dyn_store_buckets[r->bucket], (int)r->key.n, r->key.p);
-    dyn_etcd_put_base64(&key, buf_str(&path));
-    if (path.failed || key.failed) {
-        out->failed = ST_ENOMEM;
-    } else {
-        buf_printf(
-            out,
-            "{\"compare\":[{\"target\":\"VERSION\",\"result\":\"EQUAL\",\"key\":\"%s\",\"version\":\"0\"}],",
-            key.p);
-        buf_printf(out, "\"success\":[{\"requestPut\":{\"key\":\"%s\",\"lease\":\"%" PRIu64 "\",\"value\":\"",
-                   key.p, lease);
-        dyn_etcd_put_base64(out, buf_str(&r->value));
-        buf_printf(out, "\"}}],\"failure\":[{\"requestRange\":{\"key\":\"%s\",\"keys_only\":true}}]}", key.p);
-    }
+    if (path.failed)
+        out->failed = path.failed;
+    buf_puts(out, "\"key\":\"");
+    dyn_etcd_put_base64(out, buf_str(&path));
+    buf_putc(out, '"');
     buf_fini(&path);
-    buf_fini(&key);
+}
+
+void dyn_etcd_put_read(struct buf *out, const struct dyn_record *r, uint32_t n)
+{
+    buf_puts(out, "{\"success\":[");
+    for (uint32_t i = 0; i < n; i++) {
+        buf_puts(out, i ? ",{\"requestRange\":{" : "{\"requestRange\":{");
+        put_key(out, &r[i]);
+        buf_puts(out, "}}");
+    }
+    buf_puts(out, "]}");
+}
+
+void dyn_etcd_put_write(struct buf *out, const struct dyn_record *r, uint32_t n, const bool *stands,
+                        const uint64_t *revisions, uint64_t lease)
+{
+    const char *between = "";
+    buf_puts(out, "{\"compare\":[");
+    for (uint32_t i = 0; i < n; i++) {
+        if (stands[i])
+            continue;
+        buf_printf(out, "%s{\"target\":\"MOD\",\"result\":\"EQUAL\",\"mod_revision\":\"%" PRIu64 "\",",
+                   between, revisions[i]);
+        put_key(out, &r[i]);
+        buf_putc(out, '}');
+        between = ",";
+    }
+    buf_puts(out, "],\"success\":[");
+    between = "";
+    for (uint32_t i = 0; i < n; i++) {
+        if (stands[i])
+            continue;
+        buf_printf(out, "%s{\"requestPut\":{\"lease\":\"%" PRIu64 "\",\"value\":\"", between, lease);
+        dyn_etcd_put_base64(out, buf_str(&r[i].value));
+        buf_puts(out, "\",");
+        put_key(out, &r[i]);
+        buf_puts(out, "}}");
+        between = ",";
+    }
+    buf_puts(out, "]}");
 }
 
 /* ---- replies ---------------------------------------------------------------------------------------------------------- */
@@ -156,24 +187,59 @@ int dyn_etcd_take_token(struct str reply, struct buf *token_out, struct err *e)
     return st;
 }
 
-int dyn_etcd_take_created(struct str reply, uint64_t lease, bool *held_by_other, struct err *e)
+/* Gateways differ in how they write names of more than one word. */
+static const cJSON *get_either(const cJSON *obj, const char *name, const char *camel)
+{
+    const cJSON *v = json_get(obj, name);
+    return v ? v : json_get(obj, camel);
+}
+
+static int take_one(const cJSON *range, const struct dyn_record *r, uint64_t lease, bool *stands,
+                    uint64_t *revision, struct err *e)
+{
+    const cJSON *kv = cJSON_GetArrayItem(json_get(range, "kvs"), 0), *value = json_get(kv, "value");
+    const cJSON *mod = get_either(kv, "mod_revision", "modRevision");
+    uint64_t holder;
+    *stands = false;
+    *revision = 0;
+    if (!cJSON_IsObject(range) || (kv && (!cJSON_IsObject(kv) || !mod)))
+        return err_set(e, ST_EFORMAT, "etcd: a range's reply without range");
+    if (!kv)
+        return ST_OK;
+    if (!take_u64(kv, "lease", &holder) || !take_u64(kv, mod->string, revision))
+        return err_set(e, ST_EFORMAT, "etcd: a key without lease or revision");
+    if (holder != lease)
+        return err_set(e, ST_EIO, "etcd: %s/%.120s belongs to another lease", dyn_store_buckets[r->bucket],
+                       r->key.p);
+    struct buf ours = {0};
+    dyn_etcd_put_base64(&ours, buf_str(&r->value));
+    *stands = !ours.failed && str_eqz(buf_str(&ours), cJSON_IsString(value) ? value->valuestring : "");
+    buf_fini(&ours);
+    return ours.failed ? err_set(e, ST_ENOMEM, "etcd: no memory") : ST_OK;
+}
+
+int dyn_etcd_take_found(struct str reply, const struct dyn_record *r, uint32_t n, uint64_t lease,
+                        bool *stands, uint64_t *revisions, struct err *e)
 {
     cJSON *j = NULL;
     int st = parse(&j, reply, e);
-    if (st)
-        return st;
-    *held_by_other = false;
-    if (!cJSON_IsTrue(json_get(j, "succeeded"))) {
-        const cJSON *first = cJSON_GetArrayItem(json_get(j, "responses"), 0);
-        const cJSON *range = json_get(first, "response_range") ? json_get(first, "response_range")
-                                                               : json_get(first, "responseRange");
-        const cJSON *kv = cJSON_GetArrayItem(json_get(range, "kvs"), 0);
-        uint64_t holder;
-        if (!cJSON_IsObject(kv) || !take_u64(kv, "lease", &holder))
-            st = err_set(e, ST_EFORMAT, "etcd: a transaction's reply that neither wrote nor found");
-        else
-            *held_by_other = holder != lease;
-    }
+    const cJSON *responses = json_get(j, "responses");
+    if (!st && (uint32_t)cJSON_GetArraySize(responses) != n)
+        st = err_set(e, ST_EFORMAT, "etcd: not as many replies as ranges");
+    const cJSON *at = st ? NULL : responses ? responses->child : NULL;
+    for (uint32_t i = 0; !st && i < n; i++, at = at->next)
+        st = take_one(get_either(at, "response_range", "responseRange"), &r[i], lease, &stands[i],
+                      &revisions[i], e);
+    json_free(j);
+    return st;
+}
+
+int dyn_etcd_take_written(struct str reply, struct err *e)
+{
+    cJSON *j = NULL;
+    int st = parse(&j, reply, e);
+    if (!st && !cJSON_IsTrue(json_get(j, "succeeded")))
+        st = err_set(e, ST_EIO, "etcd: our keys were changed while we looked at them");
     json_free(j);
     return st;
 }

@@ -1,6 +1,11 @@
-/* What should stand in the store is a list; the store's thread makes it so and keeps it so. Every few seconds it goes through the
- * whole list and has each record ensured: that is one rule for the first publication, for refreshing, for a record that somebody
- * deleted, for a store that was restarted empty and for one that was away. Nobody waits for a store but main, at start and stop.
+/* What should stand in the store is a list; the store's thread makes it so and keeps it so. Every few seconds it keeps alive what
+ * stands there, looks which records do, and writes those that do not: that is one rule for the first publication, for a record
+ * that was replaced here, deleted or overwritten there, for a store that was restarted empty and for one that was away. Nobody
+ * waits for a store but main, at start and stop.
+ *
+ * Keeping alive goes before all else. It is due a third of the time to live after it was last asked for, in the midst of a round
+ * too: a call may take DYN_STORE_CALL_MS, so from one keeping to the next less than the time to live passes, however slow the
+ * store is.
  *
  * Rejected: a callback when the store has lost us. The one thing to do then is to come back, and it is done here. */
 #define _GNU_SOURCE
@@ -20,7 +25,10 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { REFRESH_MS = DYN_STORE_TTL_S * 1000 / 3, RETRY_MS = 1000, REPLIES = 16 };
+enum { REPLIES = 16 };
+
+static const int64_t TTL_NS = (int64_t)DYN_STORE_TTL_S * NS_PER_S, RETRY_NS = NS_PER_S;
+static const int64_t REFRESH_NS = (int64_t)DYN_STORE_TTL_S * NS_PER_S / 3;
 
 const char *const dyn_store_buckets[DYN_BUCKETS] = {
     [DYN_INSTANCES] = "v1/instances",
@@ -47,14 +55,16 @@ struct dyn_store {
     void *ctx;
     struct ring *commands, *replies;
     _Atomic uint64_t asked;
-    _Atomic bool registered, parting; /* parting: the word to withdraw was sent */
-    uint64_t settled;                 /* main's */
-    bool started, parted;             /* main's: the thread runs; withdraw was said */
+    _Atomic int64_t
+        stands_until_ns;  /* all records stand there until then if nobody keeps them; 0: not all do */
+    _Atomic bool parting; /* the word to withdraw was sent */
+    uint64_t settled;     /* main's */
+    bool started, parted; /* main's: the thread runs; withdraw was said */
     pthread_t thread;
 
     struct dyn_record records[DYN_RECORDS_MAX]; /* from here on the thread's */
-    bool written[DYN_RECORDS_MAX];
     uint32_t n;
+    int64_t kept_ns; /* when the store was last asked to keep them */
     uint64_t number; /* of the last command taken */
     int last_status;
 };
@@ -83,7 +93,6 @@ static void take(struct dyn_store *s, struct dyn_record *r)
     else
         s->n++;
     s->records[i] = *r;
-    s->written[i] = false;
 }
 
 static void say(struct dyn_store *s, const struct err *e)
@@ -92,31 +101,71 @@ static void say(struct dyn_store *s, const struct err *e)
     ring_push(s->replies, &r); /* full: main does not look, it has settled long ago */
 }
 
-/* Who waits for the end waits for one call, not for a slow store's whole round. */
-static int round_of_all(struct dyn_store *s, struct err *e)
+/* `alive`: what stood there before still does. */
+static int keep(struct dyn_store *s, bool *alive, struct err *e)
 {
-    int st = s->kind->begin(s->ctx, e);
-    for (uint32_t i = 0; !st && i < s->n && !atomic_load(&s->parting); i++) {
-        st = s->kind->ensure(s->ctx, &s->records[i], s->written[i], e);
-        s->written[i] = s->written[i] || !st;
-    }
-    return st;
+    s->kept_ns = clock_now_ns(); /* before the call: who knows when the store begins to count */
+    int st = s->kind->keep(s->ctx, alive, e);
+    if (st)
+        return st;
+    if (*alive && dyn_store_registered(s))
+        atomic_store(&s->stands_until_ns, s->kept_ns + TTL_NS);
+    if (*alive)
+        return ST_OK;
+    atomic_store(&s->stands_until_ns, 0);
+    if (atomic_load(&s->parting))
+        return ST_ECANCEL;
+    s->kept_ns = clock_now_ns();
+    return s->kind->renew(s->ctx, e);
 }
 
-/* Returns how long to wait for the next round. */
-static int refresh(struct dyn_store *s)
+static bool all_stand(const bool *stands, uint32_t n)
+{
+    uint32_t i = 0;
+    while (i < n && stands[i])
+        i++;
+    return i == n;
+}
+
+/* Who waits for the end waits for one call, not for a slow store's whole round: ST_ECANCEL. */
+static int round_of_all(struct dyn_store *s, struct err *e)
+{
+    bool stands[DYN_RECORDS_MAX], alive;
+    int st = keep(s, &alive, e);
+    if (!st && atomic_load(&s->parting))
+        st = ST_ECANCEL;
+    st = st ? st : s->kind->find(s->ctx, s->records, s->n, stands, e);
+    if (st || all_stand(stands, s->n))
+        return st;
+    atomic_store(&s->stands_until_ns, 0);
+    if (clock_now_ns() >= s->kept_ns + REFRESH_NS) {
+        st = keep(s, &alive, e);
+        if (!st && !alive)
+            st = err_set(e, ST_EIO, "discovery: the store lost the records while it was asked for them");
+    }
+    if (!st && atomic_load(&s->parting))
+        st = ST_ECANCEL;
+    return st ? st : s->kind->write(s->ctx, s->records, s->n, stands, e);
+}
+
+/* Returns when the next round is due. */
+static int64_t refresh(struct dyn_store *s)
 {
     struct err e = {0};
     int st = round_of_all(s, &e);
+    int64_t due_ns = s->kept_ns + REFRESH_NS, retry_ns = clock_now_ns() + RETRY_NS;
+    if (st == ST_ECANCEL)
+        return 0;
     if (st && st != s->last_status)
         log_warn("dynamo", "%s; trying again each second", e.text[0] ? e.text : status_text(st));
     else if (!st && s->last_status)
         log_info("dynamo", "discovery: registered again");
     s->last_status = st;
     e.status = st;
-    atomic_store(&s->registered, !st);
+    if (!st)
+        atomic_store(&s->stands_until_ns, s->kept_ns + TTL_NS);
     say(s, &e);
-    return st ? RETRY_MS : REFRESH_MS;
+    return st && retry_ns < due_ns ? retry_ns : due_ns;
 }
 
 static void wait_for_command(struct dyn_store *s, int64_t until_ns)
@@ -146,11 +195,11 @@ static void *run(void *arg)
         if (withdraw)
             break;
         if (clock_now_ns() >= next_ns)
-            next_ns = clock_now_ns() + (int64_t)refresh(s) * NS_PER_MS;
+            next_ns = refresh(s);
         wait_for_command(s, next_ns < clock_now_ns() + NS_PER_S ? next_ns : clock_now_ns() + NS_PER_S);
     }
     struct err e = {0};
-    atomic_store(&s->registered, false);
+    atomic_store(&s->stands_until_ns, 0);
     e.status = s->kind->withdraw(s->ctx, s->records, s->n, &e);
     if (e.status)
         log_warn("dynamo", "%s; the records run out by themselves within %d s",
@@ -251,7 +300,7 @@ void dyn_store_withdraw(struct dyn_store *s, uint32_t timeout_ms)
 
 bool dyn_store_registered(const struct dyn_store *s)
 {
-    return atomic_load(&s->registered);
+    return clock_now_ns() < atomic_load(&s->stands_until_ns);
 }
 
 void dyn_store_close(struct dyn_store *s)

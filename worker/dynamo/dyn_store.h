@@ -52,7 +52,8 @@ int dyn_store_publish(struct dyn_store *s, struct dyn_record *r);
 int dyn_store_settle(struct dyn_store *s, uint32_t timeout_ms, struct err *e);
 /* Takes everything out, last published first, and publishes nothing any more. */
 void dyn_store_withdraw(struct dyn_store *s, uint32_t timeout_ms);
-bool dyn_store_registered(const struct dyn_store *s); /* all records stand there, as far as we know */
+/* All records stand there as far as we know: none was found missing, and their time to live has not run out since. */
+bool dyn_store_registered(const struct dyn_store *s);
 
 uint64_t dyn_store_random_instance(void); /* within 1..2^63-1 */
 

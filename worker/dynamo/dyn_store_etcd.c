@@ -1,13 +1,15 @@
 /* etcd, through its JSON gateway: no gRPC. All records hang on one lease that is kept alive; when it runs out, with the worker or
  * with etcd, they are gone together. The lease has the number of the worker's instance, as Dynamo's own workers have it: granted
- * again after a loss it is the same one, so no record changes. A record is written only where none is, each round anew: the
- * usual answer is that it stands there, under our lease.
+ * again after a loss it is the same one, so no record changes. Each round one transaction reads what stands under our keys, and a
+ * second writes what is missing or other than here, all at once and only where nobody was faster. The usual round writes nothing:
+ * etcd's log and disk are the deployment's, and a thousand workers share them.
  *
  * Servers are tried in turn, beginning with the one that answered last. */
 #define _GNU_SOURCE
 #include "dyn_etcd.h"
 #include "dyn_store_state.h"
 
+#include "clock.h"
 #include "log.h"
 #include "mem.h"
 
@@ -26,22 +28,27 @@ struct etcd {
     uint32_t n_servers, at;
     const char *user, *password;
     uint64_t lease;
-    bool asked; /* for the lease, at least once: it may live, whatever we were told */
-    bool alive; /* it did when we heard of it last */
+    bool asked;       /* for the lease, at least once: it may live, whatever we were told */
+    bool alive;       /* it did when we heard of it last */
+    int64_t until_ns; /* when the call at hand has taken its time */
+    uint64_t revisions[DYN_RECORDS_MAX]; /* of the records' keys, as found last */
     struct buf token, url, header, body, reply;
 };
 
 /* ---- calls ------------------------------------------------------------------------------------------------------------ */
 
-/* `body` to one path of one server after the other, until one answers. */
+/* `body` to one path of one server after the other, until one answers. Each has its share of the time that is left. */
 static int call_once(struct etcd *c, const char *path, int64_t *code, struct err *e)
 {
-    int st = ST_EIO;
+    int st = err_set(e, ST_EIO, "etcd: no answer within %d ms", DYN_STORE_CALL_MS);
     *code = 0;
     if (c->body.failed)
         return err_set(e, c->body.failed, "etcd: no memory");
     for (uint32_t i = 0; i < c->n_servers; i++) {
         long http = 0;
+        int64_t left_ms = (c->until_ns - clock_now_ns()) / NS_PER_MS / (c->n_servers - i);
+        if (left_ms <= 0)
+            return st;
         buf_reset(&c->url);
         buf_reset(&c->header);
         buf_printf(&c->url, "%s/v3/%s", c->servers[c->at], path);
@@ -49,7 +56,7 @@ static int call_once(struct etcd *c, const char *path, int64_t *code, struct err
         if (c->url.failed || c->header.failed)
             return err_set(e, ST_ENOMEM, "etcd: no memory");
         st = dyn_curl_post(c->curl, c->url.p, c->token.n ? c->header.p : NULL, buf_str(&c->body),
-                           DYN_STORE_CALL_MS / c->n_servers, &c->reply, &http, e);
+                           (uint32_t)left_ms, &c->reply, &http, e);
         st = st ? st : dyn_etcd_check(buf_str(&c->reply), http, code, e);
         if (!st || *code) /* well, or etcd's considered answer */
             return st;
@@ -75,6 +82,7 @@ static int login(struct etcd *c, struct err *e)
 /* Tokens run out, and a restarted etcd has forgotten them. */
 static int call(struct etcd *c, const char *path, int64_t *code, struct err *e)
 {
+    c->until_ns = clock_now_ns() + (int64_t)DYN_STORE_CALL_MS * NS_PER_MS;
     int st = c->user && c->token.n == 0 ? login(c, e) : ST_OK;
     st = st ? st : call_once(c, path, code, e);
     if (st && c->user && *code == UNAUTHENTICATED) {
@@ -86,59 +94,61 @@ static int call(struct etcd *c, const char *path, int64_t *code, struct err *e)
 
 /* ---- the lease -------------------------------------------------------------------------------------------------------- */
 
-static int grant(struct etcd *c, struct err *e)
+/* Only etcd's word on the lease itself says that it is gone. A full etcd refuses to write and to grant, and still keeps alive
+ * what it has. */
+static int etcd_keep(void *ctx, bool *alive, struct err *e)
 {
+    struct etcd *c = ctx;
+    int64_t code = 0;
+    *alive = false;
+    if (!c->asked)
+        return ST_OK;
+    buf_reset(&c->body);
+    dyn_etcd_put_lease(&c->body, c->lease);
+    int st = call(c, "lease/keepalive", &code, e);
+    st = st ? st : dyn_etcd_take_keepalive(buf_str(&c->reply), alive, e);
+    if (st)
+        return st;
+    if (c->alive && !*alive)
+        log_warn("dynamo", "discovery: etcd has lost our lease; registering again");
+    c->alive = *alive;
+    return ST_OK;
+}
+
+static int etcd_renew(void *ctx, struct err *e)
+{
+    struct etcd *c = ctx;
     int64_t code = 0;
     buf_reset(&c->body);
     dyn_etcd_put_grant(&c->body, c->lease, DYN_STORE_TTL_S);
     c->asked = true;
     int st = call(c, "lease/grant", &code, e);
-    if (st && code != ALREADY_THERE) /* there: the reply to an earlier grant was lost */
-        return st;
-    c->alive = true;
-    return ST_OK;
-}
-
-static int keep_alive(struct etcd *c, bool *alive, struct err *e)
-{
-    int64_t code = 0;
-    buf_reset(&c->body);
-    dyn_etcd_put_lease(&c->body, c->lease);
-    int st = call(c, "lease/keepalive", &code, e);
-    return st ? st : dyn_etcd_take_keepalive(buf_str(&c->reply), alive, e);
-}
-
-/* Only etcd's word on the lease itself says that it is gone. A full etcd refuses to write and to grant, and still keeps alive
- * what it has. */
-static int etcd_begin(void *ctx, struct err *e)
-{
-    struct etcd *c = ctx;
-    bool alive = false;
-    int st = c->asked ? keep_alive(c, &alive, e) : ST_OK;
-    if (st)
-        return st;
-    if (c->alive && !alive)
-        log_warn("dynamo", "discovery: etcd has lost our lease; registering again");
-    c->alive = alive;
-    return alive ? ST_OK : grant(c, e);
+    if (code == ALREADY_THERE) /* the reply to an earlier grant was lost */
+        st = ST_OK;
+    c->alive = !st;
+    return st;
 }
 
 /* ---- records ---------------------------------------------------------------------------------------------------------- */
 
-static int etcd_ensure(void *ctx, const struct dyn_record *r, bool written, struct err *e)
+static int etcd_find(void *ctx, const struct dyn_record *r, uint32_t n, bool *stands, struct err *e)
 {
     struct etcd *c = ctx;
     int64_t code = 0;
-    bool held_by_other = false;
-    (void)written;
     buf_reset(&c->body);
-    dyn_etcd_put_create(&c->body, r, c->lease);
+    dyn_etcd_put_read(&c->body, r, n);
     int st = call(c, "kv/txn", &code, e);
-    st = st ? st : dyn_etcd_take_created(buf_str(&c->reply), c->lease, &held_by_other, e);
-    if (!st && held_by_other)
-        st = err_set(e, ST_EIO, "etcd: %s/%.120s belongs to another lease", dyn_store_buckets[r->bucket],
-                     r->key.p);
-    return st;
+    return st ? st : dyn_etcd_take_found(buf_str(&c->reply), r, n, c->lease, stands, c->revisions, e);
+}
+
+static int etcd_write(void *ctx, const struct dyn_record *r, uint32_t n, const bool *stands, struct err *e)
+{
+    struct etcd *c = ctx;
+    int64_t code = 0;
+    buf_reset(&c->body);
+    dyn_etcd_put_write(&c->body, r, n, stands, c->revisions, c->lease);
+    int st = call(c, "kv/txn", &code, e);
+    return st ? st : dyn_etcd_take_written(buf_str(&c->reply), e);
 }
 
 static int etcd_withdraw(void *ctx, const struct dyn_record *r, uint32_t n, struct err *e)
@@ -205,8 +215,10 @@ static int etcd_open(void **ctx, const struct dyn_store_options *o, struct err *
 
 const struct dyn_store_kind dyn_store_etcd = {
     .open = etcd_open,
-    .begin = etcd_begin,
-    .ensure = etcd_ensure,
+    .keep = etcd_keep,
+    .renew = etcd_renew,
+    .find = etcd_find,
+    .write = etcd_write,
     .withdraw = etcd_withdraw,
     .close = etcd_close,
 };

@@ -91,8 +91,10 @@ static int write_record(struct folder *f, const struct dyn_record *r, struct err
     return bad ? err_set(e, ST_EIO, "discovery: %.150s: %s", f->path.p, strerror(bad)) : ST_OK;
 }
 
-static int file_begin(void *ctx, struct err *e)
+/* Records are kept one by one, where they are found. */
+static int file_keep(void *ctx, bool *alive, struct err *e)
 {
+    *alive = true;
     return make_folders(ctx, e);
 }
 
@@ -116,11 +118,28 @@ static bool keep_record(const struct folder *f, const struct dyn_record *r)
     return same;
 }
 
-static int file_ensure(void *ctx, const struct dyn_record *r, bool written, struct err *e)
+static int file_find(void *ctx, const struct dyn_record *r, uint32_t n, bool *stands, struct err *e)
 {
     struct folder *f = ctx;
-    int st = name_record(f, r, e);
-    return st || (written && keep_record(f, r)) ? st : write_record(f, r, e);
+    int st = ST_OK;
+    for (uint32_t i = 0; !st && i < n; i++) {
+        st = name_record(f, &r[i], e);
+        stands[i] = !st && keep_record(f, &r[i]);
+    }
+    return st;
+}
+
+static int file_write(void *ctx, const struct dyn_record *r, uint32_t n, const bool *stands, struct err *e)
+{
+    struct folder *f = ctx;
+    int st = ST_OK;
+    for (uint32_t i = 0; !st && i < n; i++) {
+        if (stands[i])
+            continue;
+        st = name_record(f, &r[i], e);
+        st = st ? st : write_record(f, &r[i], e);
+    }
+    return st;
 }
 
 static int file_withdraw(void *ctx, const struct dyn_record *r, uint32_t n, struct err *e)
@@ -159,8 +178,9 @@ static int file_open(void **ctx, const struct dyn_store_options *o, struct err *
 
 const struct dyn_store_kind dyn_store_file = {
     .open = file_open,
-    .begin = file_begin,
-    .ensure = file_ensure,
+    .keep = file_keep,
+    .find = file_find,
+    .write = file_write,
     .withdraw = file_withdraw,
     .close = file_close,
 };

@@ -4,13 +4,17 @@
 
 #include "dyn_store.h"
 
-/* Called on the store's thread only, but for open and close. Every call ends within DYN_STORE_CALL_MS per server. */
+/* Called on the store's thread only, but for open and close. Each asks the store for DYN_STORE_CALL_MS at most. */
 struct dyn_store_kind {
     int (*open)(void **ctx, const struct dyn_store_options *o, struct err *e);
-    /* Once per round, before the records: makes sure that what ensure writes will live for DYN_STORE_TTL_S from now on. */
-    int (*begin)(void *ctx, struct err *e);
-    /* After ST_OK the record stands in the store. `written`: it did once before. */
-    int (*ensure)(void *ctx, const struct dyn_record *r, bool written, struct err *e);
+    /* What stands there lives for DYN_STORE_TTL_S from now on, if find sees it as well. `alive`: something may stand there. */
+    int (*keep)(void *ctx, bool *alive, struct err *e);
+    /* Where keep says that nothing does: what is written from now on lives. NULL: it always says otherwise. */
+    int (*renew)(void *ctx, struct err *e);
+    /* `stands`, of each record: it is there as it is here, and is ours. */
+    int (*find)(void *ctx, const struct dyn_record *r, uint32_t n, bool *stands, struct err *e);
+    /* Right after find, the same records: those that do not stand there do so after ST_OK. */
+    int (*write)(void *ctx, const struct dyn_record *r, uint32_t n, const bool *stands, struct err *e);
     /* Takes all of them out, the last one first. */
     int (*withdraw)(void *ctx, const struct dyn_record *r, uint32_t n, struct err *e);
     void (*close)(void *ctx);
