@@ -312,6 +312,97 @@ static void heights_are_exact(void **state)
     buf_fini(&row);
 }
 
+static void put_members(struct buf *b, const char *prefix, uint32_t n, const char *value)
+{
+    for (uint32_t i = 0; i < n; i++)
+        buf_printf(b, "%s\"%s%u\":%s", i ? "," : "", prefix, i, value);
+}
+
+/* Compiles and empties it; what was said, NULL: nothing. */
+static const char *said_of(struct buf *schema)
+{
+    static struct err e;
+    struct grammar *g = NULL;
+    int st = case_grammar(&g, schema->p, NULL, &e);
+    grammar_put(g);
+    buf_reset(schema);
+    return st ? e.text : NULL;
+}
+
+/* Each search through all that a schema has is one too many if there is one for all that it has. */
+static void what_costs_more_than_its_length_is_refused(void **state)
+{
+    struct buf b = {0};
+    (void)state;
+    for (int kind = 0; kind < 5; kind++) {
+        if (kind == 0) { /* names among properties */
+            buf_puts(&b, "{\"properties\":{");
+            put_members(&b, "p", 1000, "{\"type\":\"null\"}");
+            buf_puts(&b, "},\"required\":[");
+            repeat(&b, "\"p999\"", 60000);
+            buf_puts(&b, "]}");
+        } else if (kind == 1) { /* members on the way of a reference */
+            buf_puts(&b, "{\"$defs\":{");
+            put_members(&b, "d", 10000, "{\"type\":\"null\"}");
+            buf_puts(&b, "},\"prefixItems\":[");
+            repeat(&b, "{\"$ref\":\"#/$defs/d9999\"}", 200);
+            buf_puts(&b, "]}");
+        } else if (kind == 2) { /* the same of a list */
+            buf_puts(&b, "{\"$defs\":[");
+            repeat(&b, "{}", 10000);
+            buf_puts(&b, "],\"prefixItems\":[");
+            repeat(&b, "{\"$ref\":\"#/$defs/9999\"}", 200);
+            buf_puts(&b, "]}");
+        } else if (kind == 3) { /* keywords of a schema that is drawn once for each name */
+            buf_puts(&b, "{\"additionalProperties\":{\"type\":\"null\",");
+            put_members(&b, "x", 1000, "1");
+            buf_puts(&b, "},\"required\":[");
+            for (int i = 0; i < 500; i++)
+                buf_printf(&b, "%s\"r%d\"", i ? "," : "", i);
+            buf_puts(&b, "]}");
+        } else { /* alternatives that share a beginning whose next byte was drawn last */
+            buf_puts(&b, "{\"enum\":[");
+            for (int i = 0; i < 4000; i++) {
+                buf_printf(&b, "%s\"", i ? "," : "");
+                for (int k = 0; k < i / 80; k++)
+                    buf_putc(&b, '~');
+                buf_printf(&b, "%c\"", i % 80 == '\\' - '#' ? '}' : '#' + i % 80);
+            }
+            buf_puts(&b, "]}");
+        }
+        const char *said = said_of(&b);
+        if (!said || !strstr(said, "steps"))
+            fail_msg("of kind %d: %s", kind, said ? said : "taken");
+    }
+    buf_fini(&b);
+}
+
+static void what_a_program_may_well_ask_is_far_from_that(void **state)
+{
+    struct buf b = {0};
+    (void)state;
+    buf_puts(&b, "{\"$defs\":{");
+    put_members(&b, "d", 300, "{\"type\":\"null\"}");
+    buf_puts(&b, "},\"prefixItems\":[");
+    repeat(&b, "{\"$ref\":\"#/$defs/d299\"}", 2000);
+    buf_puts(&b, "]}");
+    assert_null(said_of(&b));
+    buf_puts(&b, "{\"properties\":{");
+    put_members(&b, "p", 1000, "{\"type\":\"null\"}");
+    buf_puts(&b, "},\"required\":[");
+    for (int i = 1000; i > 0; i--)
+        buf_printf(&b, "\"p%d\"%s", i - 1, i > 1 ? "," : "]}");
+    assert_null(said_of(&b));
+    buf_printf(&b, "{\"properties\":{\"%03000d\":{}},\"additionalProperties\":true}", 1); /* one long name */
+    assert_null(said_of(&b));
+    buf_puts(&b, "{\"enum\":[");
+    for (uint32_t i = 0; i < GRAMMAR_CHOICES_MAX; i++)
+        buf_printf(&b, "%s\"%x\"", i ? "," : "", i * 7919);
+    buf_puts(&b, "]}");
+    assert_null(said_of(&b));
+    buf_fini(&b);
+}
+
 static void a_grammar_without_memory_leaves_nothing(void **state)
 {
     (void)state;
@@ -344,6 +435,8 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(a_random_run_writes_json_and_is_never_stuck),
                                        cmocka_unit_test(nesting_stops_where_it_can_still_be_closed),
                                        cmocka_unit_test(heights_are_exact),
+                                       cmocka_unit_test(what_costs_more_than_its_length_is_refused),
+                                       cmocka_unit_test(what_a_program_may_well_ask_is_far_from_that),
                                        cmocka_unit_test(a_grammar_without_memory_leaves_nothing)};
     if (argc > 1)
         only_seed = strtoull(argv[1], NULL, 10);

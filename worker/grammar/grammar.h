@@ -9,7 +9,8 @@
  * States   made by grammar_schema.h with one reference; get and put; freed with the last one. Immutable.
  * Threads  any number of readers; get and put from any thread.
  * Errors   -
- * Bounds   GRAMMAR_NODES_MAX nodes, GRAMMAR_EDGES_MAX edges, GRAMMAR_DEPTH_MAX calls within each other.
+ * Bounds   GRAMMAR_NODES_MAX nodes, GRAMMAR_EDGES_MAX edges, GRAMMAR_DEPTH_MAX calls within each other. Making one takes
+ *          GRAMMAR_STEPS_MAX steps at most: looks at a name, a keyword or an alternative in search of another.
  * Source   recursive transition networks (Woods 1970).
  */
 #ifndef STATOR_GRAMMAR_H
@@ -21,7 +22,12 @@
 struct grammar;
 struct grammar_vocab;
 
-enum { GRAMMAR_NODES_MAX = 40000, GRAMMAR_EDGES_MAX = 1 << 18, GRAMMAR_DEPTH_MAX = 30 };
+enum {
+    GRAMMAR_NODES_MAX = 40000,
+    GRAMMAR_EDGES_MAX = 1 << 18,
+    GRAMMAR_DEPTH_MAX = 30,
+    GRAMMAR_STEPS_MAX = 1 << 22
+};
 
 struct grammar_edge {
     uint16_t to;

@@ -134,15 +134,24 @@ uint16_t grammar_draft_colon(struct grammar_draft *d, uint16_t from)
     return separator(d, from, ':');
 }
 
-static const struct grammar_draft_edge *edge_for(const struct grammar_draft *d, uint16_t from, uint8_t byte)
+bool grammar_draft_spend(struct grammar_draft *d, uint32_t steps)
 {
-    for (uint32_t i = d->nodes[from].first; i != NO_EDGE; i = d->edges[i].next)
+    if (!d->status && steps > GRAMMAR_STEPS_MAX - d->n_steps)
+        fail(d, true);
+    else if (!d->status)
+        d->n_steps += steps;
+    return !d->status;
+}
+
+static const struct grammar_draft_edge *edge_for(struct grammar_draft *d, uint16_t from, uint8_t byte)
+{
+    for (uint32_t i = d->nodes[from].first; i != NO_EDGE && grammar_draft_spend(d, 1); i = d->edges[i].next)
         if (d->edges[i].kind == EDGE_BYTES && d->edges[i].e.lo <= byte && byte <= d->edges[i].e.hi)
             return &d->edges[i];
     return NULL;
 }
 
-bool grammar_draft_has(const struct grammar_draft *d, uint16_t from, uint8_t byte)
+bool grammar_draft_has(struct grammar_draft *d, uint16_t from, uint8_t byte)
 {
     return !d->status && edge_for(d, from, byte);
 }
@@ -289,8 +298,8 @@ int grammar_draft_end(struct grammar_draft *d, uint16_t root, const struct gramm
     struct reach r = {0};
     int st = d->status;
     if (st == ST_EINVAL)
-        st = err_set(e, st, "too large: more than %d states or %d transitions", GRAMMAR_NODES_MAX,
-                     GRAMMAR_EDGES_MAX);
+        st = err_set(e, st, "too large: more than %d states, %d transitions or %d steps to find them",
+                     GRAMMAR_NODES_MAX, GRAMMAR_EDGES_MAX, GRAMMAR_STEPS_MAX);
     if (!st) {
         r.seen = mem_zalloc(d->n_nodes, sizeof *r.seen);
         r.list = mem_zalloc(d->n_nodes, sizeof *r.list);

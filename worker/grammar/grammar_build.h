@@ -18,7 +18,7 @@
 struct grammar_draft {
     struct grammar_draft_node *nodes; /* [cap_nodes] */
     struct grammar_draft_edge *edges; /* [cap_edges] */
-    uint32_t n_nodes, cap_nodes, n_edges, cap_edges;
+    uint32_t n_nodes, cap_nodes, n_edges, cap_edges, n_steps;
     int status;
 };
 
@@ -48,8 +48,9 @@ uint16_t grammar_draft_branch(struct grammar_draft *d, uint16_t root, struct str
 void grammar_draft_char(struct grammar_draft *d, uint16_t from, uint16_t to);
 /* One character that needs no escape. The beginnings that `from` has edges for already are left to those. */
 void grammar_draft_plain(struct grammar_draft *d, uint16_t from, uint16_t to);
-bool grammar_draft_has(const struct grammar_draft *d, uint16_t from,
-                       uint8_t byte); /* an edge for this byte */
+bool grammar_draft_has(struct grammar_draft *d, uint16_t from, uint8_t byte); /* an edge for this byte */
+/* What grows faster than its schema is paid for: false when there was too much of it, and the draft has failed. */
+bool grammar_draft_spend(struct grammar_draft *d, uint32_t steps);
 
 /* The grammar with this root, and the end of the draft, whatever comes of it. */
 int grammar_draft_end(struct grammar_draft *d, uint16_t root, const struct grammar_vocab *vocab,

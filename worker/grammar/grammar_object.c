@@ -26,14 +26,11 @@ struct object {
     bool open;          /* others may follow */
 };
 
-static const cJSON *find(const struct object *o, const char *name, struct member **out)
+static struct member *find(struct grammar_compiler *c, const struct object *o, const char *name)
 {
-    for (uint32_t i = 0; i < o->n; i++)
-        if (strcmp(o->members[i].name, name) == 0) {
-            *out = &o->members[i];
-            return o->members[i].schema;
-        }
-    *out = NULL;
+    for (uint32_t i = 0; i < o->n && grammar_draft_spend(&c->d, 1); i++)
+        if (strcmp(o->members[i].name, name) == 0)
+            return &o->members[i];
     return NULL;
 }
 
@@ -50,12 +47,11 @@ static void read_required(struct grammar_compiler *c, struct object *o, const cJ
     if (required && !cJSON_IsArray(required))
         grammar_compile_fail(c, ST_EINVAL, "required", "expected an array of names");
     for (const cJSON *v = required ? required->child : NULL; v && grammar_compile_ok(c); v = v->next) {
-        struct member *m;
         if (!cJSON_IsString(v)) {
             grammar_compile_fail(c, ST_EINVAL, "required", "expected an array of names");
             return;
         }
-        find(o, v->valuestring, &m);
+        struct member *m = find(c, o, v->valuestring);
         if (!m && !o->open && o->extra)
             grammar_compile_fail(c, ST_EINVAL, "required",
                                  "names a member that additionalProperties forbids");
@@ -80,14 +76,6 @@ static void read_object(struct grammar_compiler *c, struct object *o, const cJSO
 
 /* ---- names beyond the named ones ------------------------------------------------------------------------------------------ */
 
-static bool is_name(const struct object *o, const char *text, size_t n)
-{
-    for (uint32_t i = 0; i < o->n; i++)
-        if (strlen(o->members[i].name) == n && memcmp(o->members[i].name, text, n) == 0)
-            return true;
-    return false;
-}
-
 /* A name that needs escapes cannot be met by one without. */
 static bool is_plain(const char *name)
 {
@@ -97,29 +85,39 @@ static bool is_plain(const char *name)
     return true;
 }
 
+/* Where the tree stands at one character, any that no name goes on with there leads out of it; so does the end, if no name is
+ * through there. */
+static void leave_tree(struct grammar_draft *d, uint16_t at, bool is_name, uint16_t body, uint16_t end)
+{
+    if (grammar_draft_has(d, at, 0x7F) && grammar_draft_has(d, at, ' '))
+        return; /* done with an earlier name */
+    if (!is_name)
+        grammar_draft_bytes(d, at, '"', '"', end);
+    grammar_draft_plain(d, at, body);
+}
+
 /* Behind the quote that opens it, up to the one that closes it. */
 static uint16_t other_name(struct grammar_compiler *c, const struct object *o, uint16_t root)
 {
     struct grammar_draft *d = &c->d;
     uint16_t body = grammar_draft_node(d), end = grammar_draft_node(d);
-    for (uint32_t i = 0; i < o->n; i++)
+    bool *is_name = mem_zalloc(GRAMMAR_NODES_MAX, sizeof *is_name);
+    if (!is_name)
+        grammar_compile_fail(c, ST_ENOMEM, "additionalProperties", "out of memory");
+    for (uint32_t i = 0; i < o->n && is_name; i++)
         if (is_plain(o->members[i].name))
-            grammar_draft_branch(d, root, str_from(o->members[i].name));
-    for (uint32_t i = 0; i <= o->n && !d->status;
-         i++) { /* once more for the root, should there be no names */
-        const char *name = i < o->n && is_plain(o->members[i].name) ? o->members[i].name : "";
-        size_t n = strlen(name);
-        for (size_t k = 0; k <= n; k++) {
-            if (((unsigned char)name[k] & 0xC0) == 0x80)
-                continue; /* inside of a character */
-            uint16_t at = grammar_draft_branch(d, root, (struct str){name, k});
-            if (grammar_draft_has(d, at, 0x7F) && grammar_draft_has(d, at, ' '))
-                continue; /* done with an earlier name */
-            if (!is_name(o, name, k))
-                grammar_draft_bytes(d, at, '"', '"', end);
-            grammar_draft_plain(d, at, body);
-        }
+            is_name[grammar_draft_branch(d, root, str_from(o->members[i].name))] = true;
+    for (uint32_t i = 0; i < o->n && is_name; i++) {
+        const char *p = is_plain(o->members[i].name) ? o->members[i].name : "";
+        uint16_t at = root;
+        for (; *p && !d->status; at = grammar_draft_branch(d, at, (struct str){p++, 1}))
+            if (((unsigned char)*p & 0xC0) != 0x80) /* not inside of a character */
+                leave_tree(d, at, is_name[at], body, end);
+        leave_tree(d, at, is_name[at], body, end);
     }
+    if (o->n == 0)
+        leave_tree(d, root, false, body, end);
+    mem_free(is_name);
     grammar_draft_plain(d, body, body);
     grammar_draft_bytes(d, body, '"', '"', end);
     return end;

@@ -16,6 +16,7 @@
 #include <string.h>
 
 enum { ALTERNATIVES_MAX = 128 }; /* as many as a run follows */
+enum { REF_STEPS = 4 };          /* what passing over a member costs: it lies anywhere in memory */
 
 /* ---- errors and where they are -------------------------------------------------------------------------------------------- */
 
@@ -162,7 +163,7 @@ uint16_t grammar_compile_rule(struct grammar_compiler *c, const cJSON *schema)
 }
 
 /* One step of a pointer: up to '/', with ~0 and ~1 undone. */
-static const cJSON *step(const cJSON *at, const char **p)
+static const cJSON *step(struct grammar_compiler *c, const cJSON *at, const char **p)
 {
     char name[256];
     size_t n = 0;
@@ -173,12 +174,15 @@ static const cJSON *step(const cJSON *at, const char **p)
     name[n] = 0;
     if (**p && **p != '/')
         return NULL;
-    if (cJSON_IsArray(at)) {
-        char *end;
-        unsigned long i = strtoul(name, &end, 10);
-        return *name && !*end && i < 1u << 20 ? cJSON_GetArrayItem(at, (int)i) : NULL;
-    }
-    return json_get(at, name);
+    bool list = cJSON_IsArray(at);
+    char *digits_end;
+    unsigned long left = list ? strtoul(name, &digits_end, 10) : 0;
+    if (list && (!*name || *digits_end))
+        return NULL;
+    for (at = at->child; at && grammar_draft_spend(&c->d, REF_STEPS); at = at->next)
+        if (list ? left-- == 0 : strcmp(at->string, name) == 0)
+            return at;
+    return NULL;
 }
 
 static uint16_t compile_ref(struct grammar_compiler *c, const cJSON *ref, uint16_t from)
@@ -192,11 +196,11 @@ static uint16_t compile_ref(struct grammar_compiler *c, const cJSON *ref, uint16
     }
     for (p++; at && *p == '/';) {
         p++;
-        at = step(at, &p);
+        at = step(c, at, &p);
     }
-    if (!at || *p)
+    if (grammar_compile_ok(c) && (!at || *p))
         grammar_compile_fail(c, ST_EINVAL, "$ref", "leads nowhere");
-    else
+    else if (at)
         grammar_draft_call(&c->d, from, grammar_compile_rule(c, at), end);
     return end;
 }
