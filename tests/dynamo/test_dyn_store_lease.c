@@ -9,7 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 
-static struct fake_etcd etcd;
+static struct fake_etcd etcd, lonely;
 
 static struct dyn_store *open_etcd(const char *servers)
 {
@@ -223,6 +223,46 @@ static void who_is_missing_is_not_registered(void **state)
     dyn_store_close(watched);
 }
 
+/* A member that is cut off from the others answers, and others would do better. What all of them refuse is refused. */
+static void a_member_without_leader_hides_no_other(void **state)
+{
+    (void)state;
+    static const char *const says[] = {fake_no_leader, "{\"error\":\"late\",\"code\":4,\"message\":\"late\"}",
+                                       "{\"error\":\"busy\",\"code\":8,\"message\":\"too many requests\"}"};
+    char servers[160];
+    snprintf(servers, sizeof servers, "%s,%s", lonely.url, etcd.url);
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++) {
+        for (int call = 0; call < FAKE_CALLS; call++)
+            fake_set_fault(&lonely, call, 503, says[i]);
+        struct dyn_store *s = open_etcd(servers);
+        publish(s, DYN_INSTANCES, "a", "A");
+        assert_int_equal(fake_n_keys(&etcd), 1);
+        assert_int_equal(fake_calls(&lonely, FAKE_GRANT), i + 1);
+        assert_int_equal(fake_calls(&lonely, FAKE_READ), 0); /* it began with the one that answered last */
+        struct err e = {0};
+        for (int call = 0; call < FAKE_CALLS; call++)
+            fake_set_fault(&etcd, call, 503, fake_no_leader);
+        publish_only(s, "b", "B");
+        assert_int_equal(dyn_store_settle(s, 1, &e), ST_ETIMEOUT);
+        for (int call = 0; call < FAKE_CALLS; call++)
+            fake_set_fault(&etcd, call, 0, NULL);
+        dyn_store_close(s);
+        assert_int_equal(fake_n_keys(&etcd), 0);
+    }
+}
+
+static int start_two(void **state)
+{
+    fake_start(&lonely);
+    return start(state);
+}
+
+static int stop_two(void **state)
+{
+    fake_stop(&lonely);
+    return stop(state);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -233,6 +273,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_slow_etcd_keeps_the_records, start, stop),
         cmocka_unit_test_setup_teardown(only_what_is_missing_or_other_is_written, start, stop),
         cmocka_unit_test_setup_teardown(who_is_missing_is_not_registered, start, stop),
+        cmocka_unit_test_setup_teardown(a_member_without_leader_hides_no_other, start_two, stop_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

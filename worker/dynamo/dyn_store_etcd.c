@@ -18,8 +18,15 @@
 
 enum { SERVERS_MAX = 8 };
 
-/* gRPC's numbers: NOT_FOUND, FAILED_PRECONDITION, UNAUTHENTICATED. */
-enum { NO_SUCH_LEASE = 5, ALREADY_THERE = 9, UNAUTHENTICATED = 16 };
+/* gRPC's numbers: DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED. */
+enum {
+    TOO_LATE = 4,
+    NO_SUCH_LEASE = 5,
+    TOO_BUSY = 8,
+    ALREADY_THERE = 9,
+    UNAVAILABLE = 14,
+    UNAUTHENTICATED = 16
+};
 
 struct etcd {
     struct dyn_curl *curl;
@@ -36,6 +43,12 @@ struct etcd {
 };
 
 /* ---- calls ------------------------------------------------------------------------------------------------------------ */
+
+/* What one member says of itself (without a leader, behind, overrun): another may do better. */
+static bool is_members_own(int64_t code)
+{
+    return code == TOO_LATE || code == TOO_BUSY || code == UNAVAILABLE;
+}
 
 /* `body` to one path of one server after the other, until one answers. Each has its share of the time that is left. */
 static int call_once(struct etcd *c, const char *path, int64_t *code, struct err *e)
@@ -58,7 +71,7 @@ static int call_once(struct etcd *c, const char *path, int64_t *code, struct err
         st = dyn_curl_post(c->curl, c->url.p, c->token.n ? c->header.p : NULL, buf_str(&c->body),
                            (uint32_t)left_ms, &c->reply, &http, e);
         st = st ? st : dyn_etcd_check(buf_str(&c->reply), http, code, e);
-        if (!st || *code) /* well, or etcd's considered answer */
+        if (!st || (*code && !is_members_own(*code))) /* well, or etcd's considered answer */
             return st;
         c->at = (c->at + 1) % c->n_servers;
     }
