@@ -6,6 +6,7 @@
 #include "dyn_etcd.h"
 #include "fake_etcd.h"
 
+#include <dirent.h>
 #include <sched.h>
 #include <signal.h>
 
@@ -251,6 +252,53 @@ static void a_member_without_leader_hides_no_other(void **state)
     }
 }
 
+/* No thread of that name is left. */
+static bool is_gone(const char *name)
+{
+    bool gone = true;
+    DIR *d = opendir("/proc/self/task");
+    for (struct dirent *t; (t = readdir(d));) {
+        char path[300], comm[32] = "";
+        snprintf(path, sizeof path, "/proc/self/task/%s/comm", t->d_name);
+        FILE *f = fopen(path, "r");
+        gone = gone && !(f && fgets(comm, sizeof comm, f) && strncmp(comm, name, strlen(name)) == 0);
+        if (f)
+            fclose(f);
+    }
+    closedir(d);
+    return gone;
+}
+
+static pthread_t main_thread;
+static uint32_t times_held_up;
+
+static void hold_main_up(void)
+{
+    if (!pthread_equal(pthread_self(), main_thread))
+        return;
+    times_held_up++;
+    while (!is_gone("discovery"))
+        sched_yield();
+}
+
+/* More rounds than replies are kept for, which nobody waits for; then the last word comes while main is not running. */
+static void the_last_word_is_heard_after_many(void **state)
+{
+    (void)state;
+    struct dyn_store *s = open_etcd(etcd.url);
+    for (uint64_t i = 1; i <= 40; i++) {
+        publish_only(s, "a", "A");
+        fake_await_calls(&etcd, FAKE_READ, i);
+    }
+    main_thread = pthread_self();
+    times_held_up = 0;
+    clock_looked = hold_main_up;
+    dyn_store_withdraw(s, SETTLE_MS);
+    clock_looked = NULL;
+    assert_int_equal(times_held_up, 1); /* it did not look how long there is left to wait */
+    dyn_store_close(s);
+}
+
 static int start_two(void **state)
 {
     fake_start(&lonely);
@@ -274,6 +322,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_what_is_missing_or_other_is_written, start, stop),
         cmocka_unit_test_setup_teardown(who_is_missing_is_not_registered, start, stop),
         cmocka_unit_test_setup_teardown(a_member_without_leader_hides_no_other, start_two, stop_two),
+        cmocka_unit_test_setup_teardown(the_last_word_is_heard_after_many, start, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,22 +44,16 @@ struct command {
     uint64_t number;
 };
 
-/* How a round went: all that was asked up to `number` stands (or, at the end, is gone). */
-struct reply {
-    struct err err; /* status ST_OK: well */
-    uint64_t number;
-};
-
 struct dyn_store {
     const struct dyn_store_kind *kind;
     void *ctx;
-    struct ring *commands, *replies;
-    _Atomic uint64_t asked;
-    _Atomic int64_t
-        stands_until_ns;  /* all records stand there until then if nobody keeps them; 0: not all do */
-    _Atomic bool parting; /* the word to withdraw was sent */
-    uint64_t settled;     /* main's */
-    bool started, parted; /* main's: the thread runs; withdraw was said */
+    struct ring *commands;
+    struct ring *replies;            /* struct err: how a round went; wakes who waits, and tells him why */
+    _Atomic uint64_t asked;          /* number of the command given last */
+    _Atomic uint64_t settled;        /* all up to this one stands there or, after the end, is gone */
+    _Atomic int64_t stands_until_ns; /* all records do, if nobody keeps them from now on; 0: not all do */
+    _Atomic bool parting;            /* the word to withdraw was sent */
+    bool started, parted;            /* main's: the thread runs; withdraw was said */
     pthread_t thread;
 
     struct dyn_record records[DYN_RECORDS_MAX]; /* from here on the thread's */
@@ -97,8 +91,7 @@ static void take(struct dyn_store *s, struct dyn_record *r)
 
 static void say(struct dyn_store *s, const struct err *e)
 {
-    struct reply r = {.err = *e, .number = s->number};
-    ring_push(s->replies, &r); /* full: main does not look, it has settled long ago */
+    ring_push(s->replies, e); /* full: nobody waits, or he is awake and has these to read first */
 }
 
 /* `alive`: what stood there before still does. */
@@ -162,8 +155,10 @@ static int64_t refresh(struct dyn_store *s)
         log_info("dynamo", "discovery: registered again");
     s->last_status = st;
     e.status = st;
-    if (!st)
+    if (!st) {
         atomic_store(&s->stands_until_ns, s->kept_ns + TTL_NS);
+        atomic_store(&s->settled, s->number);
+    }
     say(s, &e);
     return st && retry_ns < due_ns ? retry_ns : due_ns;
 }
@@ -204,6 +199,7 @@ static void *run(void *arg)
     if (e.status)
         log_warn("dynamo", "%s; the records run out by themselves within %d s",
                  e.text[0] ? e.text : status_text(e.status), DYN_STORE_TTL_S);
+    atomic_store(&s->settled, s->number);
     say(s, &e);
     return NULL;
 }
@@ -213,7 +209,7 @@ static void *run(void *arg)
 static int start(struct dyn_store *s, const struct dyn_store_options *o, struct err *e)
 {
     int st = ring_create(&s->commands, 2 * DYN_RECORDS_MAX, sizeof(struct command));
-    st = st ? st : ring_create(&s->replies, REPLIES, sizeof(struct reply));
+    st = st ? st : ring_create(&s->replies, REPLIES, sizeof(struct err));
     if (st)
         return err_set(e, st, "discovery: no memory");
     st = s->kind->open(&s->ctx, o, e);
@@ -258,20 +254,17 @@ int dyn_store_publish(struct dyn_store *s, struct dyn_record *r)
 }
 
 /* Until a round that knew of everything asked so far went well, or, after withdraw, ended. */
-static int await(struct dyn_store *s, uint64_t number, bool end, uint32_t timeout_ms, struct err *e)
+static int await(struct dyn_store *s, uint64_t number, uint32_t timeout_ms, struct err *e)
 {
     int64_t until_ns = clock_now_ns() + (int64_t)timeout_ms * NS_PER_MS;
-    struct reply r = {.err = {.status = ST_ETIMEOUT, .text = "discovery: the store does not answer"}};
-    while (s->settled < number) {
-        if (ring_pop(s->replies, &r)) {
-            if (!r.err.status || (end && r.number >= number))
-                s->settled = r.number;
+    struct err last = {0};
+    while (atomic_load(&s->settled) < number) {
+        if (ring_pop(s->replies, &last))
             continue;
-        }
         int64_t left = until_ns - clock_now_ns();
         if (left <= 0)
             return err_set(e, ST_ETIMEOUT, "%s",
-                           r.err.text[0] ? r.err.text : "discovery: the store does not answer");
+                           last.text[0] ? last.text : "discovery: the store does not answer");
         if (!ring_sleep(s->replies))
             continue;
         struct pollfd p = {.fd = ring_fd(s->replies), .events = POLLIN};
@@ -283,7 +276,7 @@ static int await(struct dyn_store *s, uint64_t number, bool end, uint32_t timeou
 
 int dyn_store_settle(struct dyn_store *s, uint32_t timeout_ms, struct err *e)
 {
-    return await(s, atomic_load(&s->asked), false, timeout_ms, e);
+    return await(s, atomic_load(&s->asked), timeout_ms, e);
 }
 
 void dyn_store_withdraw(struct dyn_store *s, uint32_t timeout_ms)
@@ -295,7 +288,7 @@ void dyn_store_withdraw(struct dyn_store *s, uint32_t timeout_ms)
     while (send(s, &c)) /* as many are waiting as records are allowed: the thread is in a call, which ends */
         poll(NULL, 0, 1);
     s->parted = true;
-    await(s, c.number, true, timeout_ms, NULL);
+    await(s, c.number, timeout_ms, NULL);
 }
 
 bool dyn_store_registered(const struct dyn_store *s)
