@@ -17,7 +17,7 @@ static const struct setting table[] = {
     {"chat-template", SETTING_STRING, AT(chat_template), NULL, 0, 0, "PATH",
      "Jinja file that replaces the model's own template"},
     {"host", SETTING_STRING, AT(host), "127.0.0.1", 0, 0, "ADDRESS", "address to listen on (IPv4 or IPv6)"},
-    {"port", SETTING_NUMBER, AT(port), "8099", 0, 65535, "", "TCP port; 0 takes a free one"},
+    {"port", SETTING_NUMBER, AT(port), "8099", 0, 65535, "N", "TCP port; 0 takes a free one"},
     {"allow-public", SETTING_FLAG, AT(allow_public), NULL, 0, 0, "",
      "listen on other than loopback without an API key"},
     {"api-key", SETTING_SECRET, AT(api_key), NULL, 0, 0, "KEY",
@@ -25,16 +25,16 @@ static const struct setting table[] = {
     {"api-key-file", SETTING_STRING, AT(api_key_file), NULL, 0, 0, "PATH", "file with one accepted key per line"},
     {"context-length", SETTING_SIZE, AT(context_length), "0", 0, 16 << 20, "tokens",
      "prompt + output of one request; 0: what model and memory allow"},
-    {"max-num-seqs", SETTING_NUMBER, AT(max_num_seqs), "0", 0, 1024, "",
+    {"max-num-seqs", SETTING_NUMBER, AT(max_num_seqs), "0", 0, 1024, "N",
      "sequences that run at once; 0: 32 on a CPU, 256 on a GPU"},
     {"max-num-batched-tokens", SETTING_SIZE, AT(max_num_batched_tokens), "0", 0, 65536, "tokens",
      "token budget of one step, 16 at least; 0: 512 on a CPU, 2048 on a GPU"},
-    {"max-queue", SETTING_NUMBER, AT(max_queue), "1024", 0, 65536, "", "requests that may wait; more get 429"},
+    {"max-queue", SETTING_NUMBER, AT(max_queue), "1024", 0, 65536, "N", "requests that may wait; more get 429"},
     {"enable-priority-scheduling", SETTING_FLAG, AT(enable_priority_scheduling), NULL, 0, 0, "",
      "let requests' hints order the queue, and higher ones take the place of lower ones"},
     {"priority-classes", SETTING_STEPS, AT(priority_classes), "0,5,10", 0, 1000, "N,N,N",
      "lowest priority of the classes normal, elevated and high; what is below is background"},
-    {"priority-clamp", SETTING_NUMBER, AT(priority_clamp), "100", 1, 1000, "",
+    {"priority-clamp", SETTING_NUMBER, AT(priority_clamp), "100", 1, 1000, "N",
      "priorities count up to this, and down to its negative"},
     {"aging-ms-per-point", SETTING_NUMBER, AT(aging_ms_per_point), "30000", 1, 86400000, "ms",
      "waiting that weighs as much as one point of priority"},
@@ -65,12 +65,12 @@ static const struct setting table[] = {
     {"quantization", SETTING_CHOICE, AT(quantization), "none", 0, 0, "none|fp8",
      "GPU: fp8: weights of the layers to e4m3 at load"},
     {"gpu-memory-utilization", SETTING_FRACTION, AT(gpu_memory_utilization), "0.9", 10, 99, "0.1..0.99",
-     "share of the GPU's memory that weights, KV cache and workspace may take"},
+     "GPU: share of its memory that weights, KV cache and workspace may take"},
     {"deterministic", SETTING_FLAG, AT(deterministic), NULL, 0, 0, "",
      "GPU: tokens that do not depend on the batch in prompts either (a CPU always does); slower prompts"},
     {"no-cuda-graphs", SETTING_FLAG, AT(no_cuda_graphs), NULL, 0, 0, "",
      "GPU: launch each kernel by itself, to find a fault"},
-    {"threads", SETTING_NUMBER, AT(threads), "0", 0, 256, "",
+    {"threads", SETTING_NUMBER, AT(threads), "0", 0, 256, "N",
      "CPU compute threads; 0: one per physical core allowed"},
     {"cpu-isa", SETTING_CHOICE, AT(cpu_isa), "auto", 0, 0, "auto|c|avx2|avxvnni|avx512|amx",
      "highest instruction set to use"},
@@ -81,7 +81,7 @@ static const struct setting table[] = {
      "$XDG_CACHE_HOME/stator by default)"},
     {"max-body-bytes", SETTING_SIZE, AT(max_body_bytes), "16M", 1024, UINT64_C(1) << 30, "bytes",
      "largest request body"},
-    {"max-connections", SETTING_NUMBER, AT(max_connections), "1024", 1, 65536, "", "client connections"},
+    {"max-connections", SETTING_NUMBER, AT(max_connections), "1024", 1, 65536, "N", "client connections"},
     {"client-timeout", SETTING_NUMBER, AT(client_timeout_s), "30", 1, 3600, "s",
      "for a client that stalls while sending a request"},
     {"sse-keepalive-ms", SETTING_NUMBER, AT(sse_keepalive_ms), "8000", 10, 3600000, "ms",
@@ -112,7 +112,7 @@ static const struct setting table[] = {
     {"dyn-request-plane", SETTING_CHOICE, AT(dyn_request_plane), "tcp", 0, 0, "tcp", "Dynamo: how requests come"},
     {"dyn-tcp-rpc-host", SETTING_STRING, AT(dyn_tcp_rpc_host), "127.0.0.1", 0, 0, "ADDRESS",
      "Dynamo: address to take requests on, as frontends reach it; whoever reaches it can use the model"},
-    {"dyn-tcp-rpc-port", SETTING_NUMBER, AT(dyn_tcp_rpc_port), "0", 0, 65535, "",
+    {"dyn-tcp-rpc-port", SETTING_NUMBER, AT(dyn_tcp_rpc_port), "0", 0, 65535, "N",
      "Dynamo: port for requests; 0 takes a free one"},
     {"dyn-event-plane", SETTING_CHOICE, AT(dyn_event_plane), "zmq", 0, 0, "zmq",
      "Dynamo: how KV events and load go out"},
@@ -120,10 +120,10 @@ static const struct setting table[] = {
      "Dynamo: address to publish events on; default: that of requests"},
     {"dyn-system-host", SETTING_STRING, AT(dyn_system_host), NULL, 0, 0, "ADDRESS",
      "Dynamo: address of the status server; default: 127.0.0.1, with --dynamo-serve-files that of requests"},
-    {"dyn-system-port", SETTING_PORT, AT(dyn_system_port), "-1", 0, 65535, "",
+    {"dyn-system-port", SETTING_PORT, AT(dyn_system_port), "-1", 0, 65535, "N",
      "Dynamo: port of the status server (health, metrics, files); 0 takes a free one, as --dynamo-serve-files does; -1: "
      "none"},
-    {"migration-limit", SETTING_NUMBER, AT(migration_limit), "0", 0, 1000, "",
+    {"migration-limit", SETTING_NUMBER, AT(migration_limit), "0", 0, 1000, "N",
      "Dynamo: how often a request may move to another worker when one dies, as the model card tells "
      "frontends"},
     {"log-level", SETTING_CHOICE, AT(log_level), "info", 0, 0, "error|warn|info|debug", "how much to log"},
@@ -154,18 +154,45 @@ static const struct setting *find(const char *name, size_t n)
     return NULL;
 }
 
-static int load_environment(struct config *c, bool dynamos, char **env, struct err *e)
+/* Of all of Kubernetes' variables for a Service named `stator`, STATOR_PORT=tcp://10.96.0.12:8099 is the one that looks like a
+ * setting. It is in every pod beside the Service, whoever asked for it. */
+static bool is_service_link(const char *name, const char *value)
+{
+    static const char *const schemes[] = {"tcp://", "udp://", "sctp://"};
+    size_t n = strlen(name);
+    if (n < 5 || strcmp(name + n - 5, "_PORT") != 0)
+        return false;
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (strncmp(value, schemes[i], strlen(schemes[i])) == 0)
+            return true;
+    return false;
+}
+
+/* These ask for a text instead of a worker; STATOR_VERSION is also what an image may call its version. */
+static bool has_variable(const struct setting *s)
+{
+    return s->offset != AT(help) && s->offset != AT(version) && s->offset != AT(help_markdown);
+}
+
+/* What a flag has set already is not looked at: no variable can be wrong then. */
+static int load_environment(struct config *c, const bool given[N_SETTINGS], bool dynamos, char **env, struct err *e)
 {
     for (int i = 0; i < N_SETTINGS; i++) {
-        if (dynamos != is_dynamos(&table[i]))
+        const struct setting *s = &table[i];
+        if (given[i] || dynamos != is_dynamos(s) || !has_variable(s))
             continue;
         char name[64];
-        env_name(&table[i], name);
+        env_name(s, name);
         size_t n = strlen(name);
         for (char **v = env; v && *v; v++) {
             if (strncmp(*v, name, n) != 0 || (*v)[n] != '=')
                 continue;
-            int st = setting_set(c, &table[i], name, *v + n + 1, e);
+            const char *value = *v + n + 1;
+            if (is_service_link(name, value)) {
+                log_warn("config", "%s=%s is what Kubernetes sets for a Service of that name: ignored", name, value);
+                continue;
+            }
+            int st = setting_set(c, s, name, value, e);
             if (st)
                 return st;
         }
@@ -174,17 +201,18 @@ static int load_environment(struct config *c, bool dynamos, char **env, struct e
 }
 
 /* A flag that would change nothing is a mistake; a variable may be there for others. */
-static int check_flags_count(const struct config *c, const struct setting *dynamos, struct err *e)
+static int check_flags_count(const struct config *c, const bool given[N_SETTINGS], struct err *e)
 {
-    if (!dynamos || c->dynamo || c->help || c->help_markdown || c->version)
-        return ST_OK;
-    return err_set(e, ST_EINVAL, "--%s: counts with --dynamo only", dynamos->name);
+    for (int i = 0; i < N_SETTINGS && !c->dynamo; i++)
+        if (given[i] && (is_dynamos(&table[i]) || table[i].offset == AT(dynamo_serve_files)))
+            return err_set(e, ST_EINVAL, "--%s: counts with --dynamo only", table[i].name);
+    return ST_OK;
 }
 
-static int load_flags(struct config *c, int argc, char **argv, struct err *e)
+static int load_flags(struct config *c, bool given[N_SETTINGS], int argc, char **argv, struct err *e)
 {
-    const struct setting *dynamos = NULL;
-    for (int i = 1; i < argc; i++) {
+    bool word = argc > 1 && strcmp(argv[1], "serve") == 0;
+    for (int i = 1 + word; i < argc; i++) {
         const char *arg = argv[i], *name = arg + 2;
         if (strcmp(arg, "-h") == 0)
             name = "help";
@@ -194,8 +222,6 @@ static int load_flags(struct config *c, int argc, char **argv, struct err *e)
         const struct setting *s = find(name, n);
         if (!s)
             return err_set(e, ST_EINVAL, "unknown flag '%s'; see --help", arg);
-        if (is_dynamos(s) || s->offset == AT(dynamo_serve_files))
-            dynamos = s;
         const char *value;
         if (name[n] == '=')
             value = name + n + 1;
@@ -210,8 +236,9 @@ static int load_flags(struct config *c, int argc, char **argv, struct err *e)
         int st = setting_set(c, s, from, value, e);
         if (st)
             return st;
+        given[s - table] = true;
     }
-    return check_flags_count(c, dynamos, e);
+    return ST_OK;
 }
 
 static const char *variable(char **env, const char *name)
@@ -281,12 +308,14 @@ int config_load(struct config *c, int argc, char **argv, char **environ_, struct
             if (st)
                 return st;
         }
-    int st = load_environment(c, false, environ_, e);
-    if (!st)
-        st = load_flags(c, argc, argv, e);
-    if (!st && c->dynamo) { /* known only now; flags win over these variables too */
-        st = load_environment(c, true, environ_, e);
-        st = st ? st : load_flags(c, argc, argv, e);
+    bool given[N_SETTINGS] = {false};
+    int st = load_flags(c, given, argc, argv, e);
+    if (!st && (c->help || c->version || c->help_markdown))
+        return ST_OK;
+    st = st ? st : load_environment(c, given, false, environ_, e);
+    st = st ? st : check_flags_count(c, given, e);
+    if (!st && c->dynamo) { /* known only now */
+        st = load_environment(c, given, true, environ_, e);
         dynamo_defaults(c, environ_);
         st = st ? st : check_dynamo(c, e);
     }
@@ -304,7 +333,8 @@ int config_load(struct config *c, int argc, char **argv, char **environ_, struct
 void config_print_help(FILE *out)
 {
     fprintf(out, "stator: an LLM inference worker with an OpenAI-compatible endpoint\n\n"
-                 "usage: stator --model PATH [flags]\n\n");
+                 "usage: stator [serve] --model PATH [flags]\n"
+                 "       stator simulate [flags]    the scheduler on a machine that is computed; its flags: --help\n\n");
     for (int i = 0; i < N_SETTINGS; i++) {
         const struct setting *s = &table[i];
         char left[96];
@@ -316,7 +346,7 @@ void config_print_help(FILE *out)
     }
     fprintf(
         out,
-        "\nEach flag is also an environment variable: --max-queue 8 is STATOR_MAX_QUEUE=8. Flags win.\n"
+        "\nEach setting is also an environment variable: --max-queue 8 is STATOR_MAX_QUEUE=8. Flags win.\n"
         "Those of --dyn-* and --etcd-* are Dynamo's own, DYN_* and ETCD_*, and count with --dynamo only.\n");
 }
 
@@ -331,6 +361,15 @@ void config_print_markdown(FILE *out)
         for (const char *u = s->unit; *u; u++)
             fputs(*u == '|' ? ", " : (char[]){*u, 0}, out);
         fprintf(out, " | %s | %s |\n", s->initial ? s->initial : "", s->help);
+    }
+}
+
+void config_put_gpu_flags(const struct config *c, struct buf *out)
+{
+    for (int i = 0; i < N_SETTINGS; i++) {
+        char value[SETTING_TEXT_MAX];
+        if (strncmp(table[i].help, "GPU: ", 5) == 0 && setting_show(&table[i], c, value))
+            buf_printf(out, "%s--%s", out->n ? ", " : "", table[i].name);
     }
 }
 

@@ -11,6 +11,7 @@
 #ifndef STATOR_CONFIG_H
 #define STATOR_CONFIG_H
 
+#include "buf.h"
 #include "status.h"
 
 #include <stdbool.h>
@@ -42,9 +43,12 @@ struct config {
         dynamo_serve_files, help, version, help_markdown;
 };
 
-/* Flags win over STATOR_* variables, which win over defaults. Dynamo's variables (DYN_*, ETCD_*) count with --dynamo only: they
- * are there for others too, and must not keep a worker from starting that has nothing to do with them. */
+/* Flags win over STATOR_* variables, which win over defaults; a variable whose flag is given is not looked at, and none is by
+ * --help and its like. Dynamo's variables (DYN_*, ETCD_*) count with --dynamo only: they are there for others too, and must not
+ * keep a worker from starting that has nothing to do with them. */
 int config_load(struct config *c, int argc, char **argv, char **environ_, struct err *e);
+/* "--dtype, --deterministic": those of a GPU alone that differ from their defaults. */
+void config_put_gpu_flags(const struct config *c, struct buf *out);
 void config_print_help(FILE *out);
 void config_print_markdown(FILE *out);   /* the README's table */
 void config_log(const struct config *c); /* every setting that differs from its default; secrets hidden */

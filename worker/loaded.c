@@ -29,6 +29,15 @@ static enum be_type kv_type(const struct loaded *l)
     return loaded_on_device(l) && strcmp(l->config->dtype, "float16") != 0 ? BE_BF16 : BE_F16;
 }
 
+static void warn_of_gpu_flags(const struct config *c)
+{
+    struct buf flags = {0};
+    config_put_gpu_flags(c, &flags);
+    if (flags.n)
+        log_warn("load", "%.*s: without effect here, on a CPU", (int)flags.n, flags.p);
+    buf_fini(&flags);
+}
+
 static int create_backend(struct loaded *l, struct err *e)
 {
     const struct config *c = l->config;
@@ -45,8 +54,8 @@ static int create_backend(struct loaded *l, struct err *e)
     if (st)
         return st;
     bool device = loaded_on_device(l);
-    if (!device && strcmp(c->quantization, "none") != 0)
-        log_warn("load", "--quantization %s: counts on a GPU only; here the weights stay as the file has them", c->quantization);
+    if (!device)
+        warn_of_gpu_flags(c);
     l->kv_type = kv_type(l);
     l->max_num_seqs = c->max_num_seqs ? (uint32_t)c->max_num_seqs : device ? 256 : 32;
     l->max_num_batched_tokens = c->max_num_batched_tokens ? (uint32_t)c->max_num_batched_tokens

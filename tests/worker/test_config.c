@@ -60,6 +60,84 @@ static void flags_win_over_variables_and_variables_over_defaults(void **state)
     assert_int_equal(c.kv_bytes, UINT64_C(3) << 30);
 }
 
+static void a_variable_whose_flag_is_given_cannot_be_wrong(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err e = {0};
+    const char *env[] = {"STATOR_MAX_QUEUE=many", "DYN_REQUEST_PLANE=nats", "HOME=/h", NULL};
+    const char *args[] = {"--max-queue=3", "--dynamo", "--dyn-request-plane=tcp", NULL},
+               *help[] = {"-h", NULL};
+    assert_int_equal(load(&c, &e, args, env), ST_OK);
+    assert_int_equal(c.max_queue, 3);
+    assert_int_equal(load(&c, &e, NULL, env), ST_EINVAL);
+    assert_string_equal(e.text, "STATOR_MAX_QUEUE: 'many' is not a whole number");
+    assert_int_equal(load(&c, &e, help, env), ST_OK);
+}
+
+static void what_a_platform_sets_does_not_stop_a_worker(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err e = {0};
+    const char *env[] = {"STATOR_PORT=tcp://10.96.0.12:8099",
+                         "STATOR_PORT_8099_TCP=tcp://10.96.0.12:8099",
+                         "STATOR_SERVICE_HOST=10.96.0.12",
+                         "STATOR_VERSION=0.1.0",
+                         "STATOR_HELP=https://example.com",
+                         "STATOR_HELP_MARKDOWN=1",
+                         "DYN_SYSTEM_PORT=udp://10.96.0.13:9",
+                         "HOME=/h",
+                         NULL};
+    const char *joined[] = {"--dynamo", NULL}, *given[] = {"--port=5", NULL},
+               *bare[] = {"STATOR_PORT=tcp:8099", NULL};
+    assert_int_equal(load(&c, &e, joined, env), ST_OK);
+    assert_int_equal(c.port, 8099);
+    assert_int_equal(c.dyn_system_port, -1);
+    assert_false(c.version || c.help || c.help_markdown);
+    assert_int_equal(load(&c, &e, given, env), ST_OK);
+    assert_int_equal(c.port, 5);
+    assert_int_equal(load(&c, &e, NULL, bare), ST_EINVAL); /* nobody's but the operator's */
+}
+
+static void serve_is_the_word_for_what_happens_without_one(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err e = {0};
+    const char *args[] = {"serve", "--port=5", NULL}, *late[] = {"--port=5", "serve", NULL},
+               *twice[] = {"serve", "serve", NULL};
+    assert_int_equal(load(&c, &e, args, NULL), ST_OK);
+    assert_int_equal(c.port, 5);
+    assert_int_equal(load(&c, &e, late, NULL), ST_EINVAL);
+    assert_int_equal(load(&c, &e, twice, NULL), ST_EINVAL);
+}
+
+static void flags_of_a_gpu_are_listed_when_they_are_set(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args[6], *text;
+    } cases[] = {
+        {{NULL}, ""},
+        {{"--threads=1", "--dtype=auto"}, ""},
+        {{"--dtype=float16"}, "--dtype"},
+        {{"--no-cuda-graphs", "--deterministic", "--gpu-memory-utilization=0.5", "--quantization=fp8",
+          "--dtype=bfloat16"},
+         "--dtype, --quantization, --gpu-memory-utilization, --deterministic, --no-cuda-graphs"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct config c;
+        struct err e = {0};
+        struct buf list = {0};
+        assert_int_equal(load(&c, &e, cases[i].args, NULL), ST_OK);
+        config_put_gpu_flags(&c, &list);
+        assert_int_equal(list.n, strlen(cases[i].text));
+        assert_memory_equal(list.n ? list.p : "", cases[i].text, list.n);
+        buf_fini(&list);
+    }
+}
+
 static void dynamo_variables_count_with_dynamo_only(void **state)
 {
     (void)state;
@@ -208,6 +286,32 @@ static char *slurp(FILE *f)
     return text;
 }
 
+/* A row without a value reads as a switch, and only a switch can stand alone. */
+static void what_takes_a_value_has_a_word_for_it(void **state)
+{
+    (void)state;
+    FILE *f = tmpfile();
+    assert_non_null(f);
+    config_print_markdown(f);
+    rewind(f);
+    char row[512], name[64], word[64];
+    int switches = 0, others = 0;
+    while (fgets(row, sizeof row, f)) {
+        if (sscanf(row, "| `%63[a-z-]` | %63[^ ]", name, word) != 2)
+            continue;
+        struct config c;
+        struct err e = {0};
+        const char *args[] = {name, NULL};
+        load(&c, &e, args, NULL);
+        bool alone = !strstr(e.text, "needs a value");
+        assert_int_equal(alone, word[0] == '|');
+        switches += alone;
+        others += !alone;
+    }
+    fclose(f);
+    assert_true(switches > 5 && others > 40);
+}
+
 static void the_readme_carries_the_table(void **state)
 {
     (void)state;
@@ -229,12 +333,17 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_hold_without_arguments),
         cmocka_unit_test(flags_win_over_variables_and_variables_over_defaults),
+        cmocka_unit_test(a_variable_whose_flag_is_given_cannot_be_wrong),
+        cmocka_unit_test(what_a_platform_sets_does_not_stop_a_worker),
+        cmocka_unit_test(serve_is_the_word_for_what_happens_without_one),
+        cmocka_unit_test(flags_of_a_gpu_are_listed_when_they_are_set),
         cmocka_unit_test(classes_are_three_ascending_thresholds),
         cmocka_unit_test(dynamo_variables_count_with_dynamo_only),
         cmocka_unit_test(dynamo_flags_without_dynamo_are_a_mistake),
         cmocka_unit_test(files_are_served_on_the_address_of_requests),
         cmocka_unit_test(dynamo_names_and_addresses_must_be_usable),
         cmocka_unit_test(bad_values_are_refused_by_name),
+        cmocka_unit_test(what_takes_a_value_has_a_word_for_it),
         cmocka_unit_test(the_readme_carries_the_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

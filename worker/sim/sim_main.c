@@ -251,6 +251,14 @@ static int make_trace(struct sim_trace *t, const struct flags *f, struct err *e)
     return rc;
 }
 
+/* The default is a folder of the repository: who runs this elsewhere must learn which flag to give. */
+static int open_model(struct model **m, const char *path, struct err *e)
+{
+    struct err why = {0};
+    int rc = model_open_dummy(m, path, &why);
+    return rc ? err_set(e, rc, "--model: %.220s", why.text[0] ? why.text : status_text(rc)) : ST_OK;
+}
+
 static int simulate(const struct flags *f, struct err *e)
 {
     struct sim_options o = {.gpu = sim_gpu_find(f->gpu)};
@@ -261,7 +269,7 @@ static int simulate(const struct flags *f, struct err *e)
     if (!o.gpu)
         return err_set(e, ST_EINVAL, "--gpu: no machine '%s'; there are %s", f->gpu, sim_gpu_names());
     to_options(&o, f);
-    int rc = model_open_dummy(&m, f->model, e);
+    int rc = open_model(&m, f->model, e);
     rc = rc ? rc : make_trace(&t, f, e);
     if (rc == ST_OK) {
         o.model = model_info(m);
