@@ -35,13 +35,14 @@ struct dyn_feed {
 
 static bool is_loopback(const char *host)
 {
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "[::1]") == 0 ||
-           strcmp(host, "localhost") == 0;
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "[::1]") == 0;
 }
 
 int dyn_feed_create(struct dyn_feed **out, const struct dyn_feed_options *o, struct err *e)
 {
     struct dyn_feed *f = mem_zalloc(1, sizeof *f);
+    /* ZeroMQ resolves no name to bind to, and to a router the name may be ::1 first. */
+    const char *host = strcmp(o->host, "localhost") == 0 ? "127.0.0.1" : o->host;
     if (!f)
         return err_set(e, ST_ENOMEM, "KV events: no memory");
     f->engine = o->engine;
@@ -55,13 +56,13 @@ int dyn_feed_create(struct dyn_feed **out, const struct dyn_feed_options *o, str
     int rc = dyn_events_create(&f->events, o->worker, engine_kv_nodes(o->engine), e);
     /* What is reached over loopback is offered there only; otherwise the name may be one that this machine does not know. */
     if (rc == ST_OK)
-        rc = dyn_pub_create(&f->pub, is_loopback(o->host) ? o->host : NULL, f->publisher, e);
+        rc = dyn_pub_create(&f->pub, is_loopback(host) ? host : NULL, f->publisher, e);
     if (rc != ST_OK) {
         dyn_feed_destroy(f);
         return rc;
     }
-    bool bare_v6 = strchr(o->host, ':') && o->host[0] != '[';
-    snprintf(f->address, sizeof f->address, bare_v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", o->host,
+    bool bare_v6 = strchr(host, ':') && host[0] != '[';
+    snprintf(f->address, sizeof f->address, bare_v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", host,
              dyn_pub_port(f->pub));
     *out = f;
     return ST_OK;
