@@ -23,6 +23,7 @@ from plane import control_of, frame, message
 from worker import Worker, finish, free_port, run_cases
 
 SECONDS = 3  # of each case
+PATIENCE_S = 2  # an answer takes 0.1 s by itself, and a frontend gives up when it has not heard of its request for 5
 PROMPTS = [[1, 9690 + i, 198, 504 + i, 253] for i in range(4)]
 
 
@@ -43,6 +44,7 @@ class Stage:
         self.expected = [self.ask(i) for i in range(len(PROMPTS))]
         assert all(len(tokens) == 24 and how == "length" for tokens, how in self.expected), self.expected
         self.files, self.rss = self.open_files(), self.rss_mib()
+        self.slowest_s = 0
 
     def ask(self, i):
         return self.frontend.ask({"token_ids": PROMPTS[i % len(PROMPTS)], "sampling_options": {"temperature": 0},
@@ -59,8 +61,16 @@ class Stage:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.status_port}/health", timeout=10) as reply:
             return reply.status
 
+    def ask_again(self, i):
+        """The same answer as undisturbed, in about the same time."""
+        began = time.monotonic()
+        assert self.ask(i) == self.expected[i % len(PROMPTS)], "an answer has changed"
+        took = time.monotonic() - began
+        self.slowest_s = max(self.slowest_s, took)
+        assert took < PATIENCE_S, f"an answer took {took:.1f} s"
+
     def while_asked(self, *attacks):
-        """Runs attack(end) in threads of its own; meanwhile each answer must be what it was undisturbed."""
+        """Runs attack(end) in threads of its own; meanwhile each answer must be what it was undisturbed, and come in time."""
         end = time.monotonic() + SECONDS
         failures = []
 
@@ -76,7 +86,7 @@ class Stage:
             t.start()
         asked = 0
         while time.monotonic() < end or asked < len(PROMPTS):
-            assert self.ask(asked) == self.expected[asked % len(PROMPTS)], "an answer has changed"
+            self.ask_again(asked)
             asked += 1
             if asked % 4 == 0:
                 assert self.health() == 200
@@ -184,6 +194,20 @@ def case_bodies_that_are_large_or_deep(d):
                     assert plane.read_ack(s) == ""
                 time.sleep(0.1)
     d.while_asked(send)
+
+
+def case_forms_that_are_dear(d):
+    """Schemas that are long, and cost more than their length: names to look up, definitions to pass over."""
+    names = {"properties": {f"p{i}": {"type": "null"} for i in range(1000)}, "required": ["p999"] * 100_000}
+    references = {"$defs": {f"d{i}": {} for i in range(30_000)}, "prefixItems": [{"$ref": "#/$defs/d29999"}] * 8_000}
+    many = {"choice": [f"{i:0200}" for i in range(4096)]}
+
+    def flood_of(form):
+        body = {"token_ids": [1], "sampling_options": {"guided_decoding": form}}
+        data = frame(d.generate.path, control_of("127.0.0.1:1", "s"), json.dumps(body).encode())
+        assert len(data) < 1 << 20
+        return flood(d.generate.connect, data)
+    d.while_asked(*(flood_of(form) for form in ({"json": names}, {"json": references}, many, {"json": names})))
 
 
 def case_answers_that_nobody_takes(d):
@@ -300,7 +324,7 @@ def case_the_file_store(d):
 def case_nothing_is_left_of_them(d):
     d.settle()
     for i in range(2 * len(PROMPTS)):
-        assert d.ask(i) == d.expected[i % len(PROMPTS)]
+        d.ask_again(i)
 
 
 # ---- etcd that asks who we are --------------------------------------------------------------------------------------------------
@@ -392,7 +416,7 @@ def main():
     try:
         failed = run_cases(sys.modules[__name__], stage)
         print(f"descriptors {stage.open_files()} ({stage.files} before), resident {stage.rss_mib():.0f} MiB ({stage.rss:.0f} before), "
-              f"{stage.frontend.asked} requests answered")
+              f"{stage.frontend.asked} requests answered, the slowest in {stage.slowest_s:.2f} s")
     finally:
         stage.close()
     if shutil.which("etcd") and shutil.which("openssl"):
