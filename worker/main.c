@@ -56,6 +56,8 @@ struct worker {
 static int check_address(const struct worker *w, struct err *e)
 {
     const struct config *c = &w->config;
+    if (!http_host_is_known(c->host))
+        return err_set(e, ST_EINVAL, "--host: '%.100s' is no address, and no name of one", c->host);
     if (http_host_is_loopback(c->host) || w->keys.n || c->allow_public)
         return ST_OK;
     return err_set(e, ST_EINVAL,

@@ -150,6 +150,7 @@ def case_refused_at_start():
                              (["--model", d + "/none.gguf"], ["none.gguf"]), (["--port", "99999"], ["port"]),
                              (["--no-such-flag"], ["no-such-flag"]), (["--threads", "x"], ["threads"]),
                              (["serve", "--model", text], ["text.gguf"]), (["simulate", "--model", d], ["--model", "config.json"]),
+                             (["--model", worker.MODEL, "--host", "foo.invalid"], ["--host", "no address"]),
                              (["--model", worker.MODEL, "--host", "0.0.0.0"], ["allow-public"])):
             done = subprocess.run([worker.BINARY, *flags], capture_output=True, text=True, timeout=30, check=False)
             assert done.returncode > 0, (flags, done.returncode, done.stderr[-300:])

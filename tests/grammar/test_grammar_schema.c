@@ -176,10 +176,10 @@ static void a_schema_that_cannot_be_kept_is_refused_by_name(void **state)
         {"{\"properties\":{},\"required\":[\"a\"],\"additionalProperties\":false}", "required: "},
         {"{\"properties\":1}", "properties: "},
         {"{\"type\":\"object\",\"anyOf\":[{\"type\":\"null\"}]}", "anyOf.0.type: "},
-        {"{\"properties\":{\"a\":3}}", "properties.a.schema: "},
-        {"[]", "choice: "},
-        {"[3]", "choice: "},
-        {"[\"\"]", "choice: "},
+        {"{\"properties\":{\"a\":3}}", "properties.a: expected an object"},
+        {"[]", "expected at least one string"},
+        {"[3]", "expected strings that are not empty"},
+        {"[\"\"]", "expected strings that are not empty"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct grammar *g = NULL;
@@ -212,6 +212,17 @@ static void guided_decoding_is_a_schema_or_a_choice(void **state)
     assert_string_equal(e.text, "regex: not supported");
     assert_int_equal(guided("{\"json\":{},\"choice\":[\"a\"]}", &e), ST_EINVAL);
     assert_int_equal(guided("{}", &e), ST_EINVAL);
+    static const char *const bad[][2] = {
+        {"{\"choice\":[]}", "choice: expected at least one string"},
+        {"{\"choice\":{\"a\":1}}", "choice: expected an array of strings"},
+        {"{\"choice\":[\"a\",3]}", "choice: expected strings that are not empty"},
+        {"{\"json\":3}", "json: expected an object"},
+        {"{\"json\":{\"properties\":{\"a\":3}}}", "json: properties.a: expected an object"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(guided(bad[i][0], &e), ST_EINVAL);
+        assert_string_equal(e.text, bad[i][1]);
+    }
 }
 
 static void a_random_run_writes_json_and_is_never_stuck(void **state)

@@ -65,6 +65,7 @@ static void bad_bodies_are_400(void **state)
     refused(chat, USER("\"\""), "400", "messages: no tokens to complete");
     refused(chat, "{\"model\":\"gpt-4\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", "404",
             "The model `gpt-4` does not exist; this server serves: fake, org/fake");
+    refused(text, "{\"model\":\"gpt-4\",\"prompt\":\"a\"}", "404", "\"param\":\"model\"");
     refused(text, "{\"prompt\":\"a\",\"temperature\":NaN}", "400", "JSON: syntax error");
     refused(text, "{\"prompt\":\"a\",\"temperature\":1e400}", "400", "temperature: expected a number");
     refused(text, "{\"prompt\":\"a\",\"max_tokens\":-1}", "400", "max_tokens: -1 is outside");
@@ -75,6 +76,11 @@ static void bad_bodies_are_400(void **state)
         text, "{\"prompt\":\"abc\",\"max_tokens\":40000}", "400",
         "This model's maximum context length is 40000 tokens. However, you requested 40003 tokens (3 in the "
         "prompt, 40000 in the completion).");
+    refused(text, "{\"prompt\":\"abc\",\"max_tokens\":40000}", "400", "\"param\":\"max_tokens\"");
+    refused(text, "{\"prompt\":\"abc\",\"max_tokens\":1,\"max_completion_tokens\":40000}", "400",
+            "\"param\":\"max_completion_tokens\"");
+    refused(text, "{\"prompt\":\"abc\",\"stop_token_ids\":[1,2,\"x\"]}", "400",
+            "\"param\":\"stop_token_ids[2]\"");
     refused(text, "{\"prompt\":\"a\",\"stop_token_ids\":[1],\"ignore_eos\":true}", "400", "stop_token_ids: ");
 }
 
@@ -98,6 +104,7 @@ static void giant_bodies_are_refused(void **state)
     buf_puts(&b, "\"}");
     refused("/v1/completions", b.p, "400",
             "maximum context length is 40000 tokens. However, your prompt has 50000 tokens");
+    refused("/v1/completions", b.p, "400", "\"param\":\"prompt\"");
     for (int i = 0; i < 2000000; i++)
         buf_putc(&b, ' ');
     refused("/v1/completions", b.p, "413", "The request body is larger than 1048576 bytes");

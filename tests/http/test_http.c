@@ -426,6 +426,9 @@ static void addresses_are_judged(void **state)
     assert_true(http_host_is_wildcard("0.0.0.0") && http_host_is_wildcard("::") &&
                 http_host_is_wildcard("0"));
     assert_false(http_host_is_wildcard("127.0.0.1"));
+    assert_true(http_host_is_known("localhost") && http_host_is_known("10.0.0.1") &&
+                http_host_is_known("::"));
+    assert_false(http_host_is_known("no.such.host.invalid"));
     struct http_options o = S.o;
     struct http *h = NULL;
     struct err e = {0};

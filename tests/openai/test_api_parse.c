@@ -97,7 +97,7 @@ static const struct refusal chat_refusals[] = {
     {"{" HI ",\"logit_bias\":{\"1000\":1}}", "logit_bias: token 1000 is outside the vocabulary of 1000", 0},
     {"{" HI ",\"logit_bias\":{\"5\":101}}", "logit_bias.5: 101 is outside -100..100", 0},
     {"{" HI ",\"logit_bias\":{\"5\":1,\"05\":1}}", "logit_bias: token 5 is named twice", 0},
-    {"{" HI ",\"stop_token_ids\":[-1]}", "stop_token_ids: token -1 is outside the vocabulary of 1000", 0},
+    {"{" HI ",\"stop_token_ids\":[-1]}", "stop_token_ids[0]: token -1 is outside the vocabulary of 1000", 0},
     {"{" HI ",\"logprobs\":5}", "logprobs: expected true or false", 0},
     {"{" HI ",\"top_logprobs\":2}", "top_logprobs: needs logprobs to be true", 0},
     {"{" HI ",\"logprobs\":true,\"top_logprobs\":21}", "top_logprobs: 21 is outside 0..20", 0},
@@ -119,6 +119,7 @@ static const struct refusal chat_refusals[] = {
     {"{" HI ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
      "\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}}",
      "tool_choice: no tool of that name", 0},
+    {"{" HI ",\"stop_token_ids\":[1,2,3,\"x\"]}", "stop_token_ids[3]: expected a token id", 0},
     {"{" HI ",\"guided_json\":\"{\"}", "guided_json: expected a JSON schema", 0},
     {"{" HI ",\"guided_regex\":\"x\"}", "guided_regex: not supported", ST_EUNSUP},
     {"{" HI ",\"tools\":{}}", "tools: expected an array", 0},

@@ -61,6 +61,7 @@ uint16_t grammar_compile_number(struct grammar_compiler *c, const cJSON *schema,
                                 uint16_t from);
 
 bool grammar_compile_ok(const struct grammar_compiler *c);
+/* `keyword`: of the schema that the path leads to; empty: that schema itself. */
 void grammar_compile_fail(struct grammar_compiler *c, int status, const char *keyword, const char *why);
 /* A count; false when it is absent. */
 bool grammar_compile_count(struct grammar_compiler *c, const cJSON *schema, const char *keyword,

@@ -25,10 +25,16 @@ bool grammar_compile_ok(const struct grammar_compiler *c)
     return c->status == ST_OK && c->d.status == ST_OK;
 }
 
+/* The whole has no name here: the caller knows of which field it is. */
 void grammar_compile_fail(struct grammar_compiler *c, int status, const char *keyword, const char *why)
 {
-    if (c->status == ST_OK)
-        c->status = err_set(c->e, status, "%s%.60s: %.100s", c->path, keyword, why);
+    int n = (int)strlen(c->path) - !*keyword; /* without the dot that waits for a keyword */
+    if (c->status)
+        return;
+    if (*keyword || *c->path)
+        c->status = err_set(c->e, status, "%.*s%.60s: %.100s", n, c->path, keyword, why);
+    else
+        c->status = err_set(c->e, status, "%.100s", why);
 }
 
 size_t grammar_compile_enter(struct grammar_compiler *c, const char *keyword, const char *name)
@@ -290,7 +296,7 @@ uint16_t grammar_compile(struct grammar_compiler *c, const cJSON *schema, unsign
     if (cJSON_IsTrue(schema))
         return compile_types(c, schema, types, from);
     if (!cJSON_IsObject(schema)) {
-        grammar_compile_fail(c, ST_EINVAL, "schema", "expected an object");
+        grammar_compile_fail(c, ST_EINVAL, "", "expected an object");
         return from;
     }
     const cJSON *decides = grammar_compile_keywords(c, schema);
@@ -350,13 +356,15 @@ int grammar_from_choice(struct grammar **out, const cJSON *list, const struct gr
     compiler_init(&c, list, e);
     uint16_t start = grammar_draft_node(&c.d), end = grammar_draft_node(&c.d);
     uint32_t n = 0;
-    if (!cJSON_IsArray(list) || !list->child)
-        grammar_compile_fail(&c, ST_EINVAL, "choice", "expected an array of strings");
+    if (!cJSON_IsArray(list))
+        grammar_compile_fail(&c, ST_EINVAL, "", "expected an array of strings");
+    else if (!list->child)
+        grammar_compile_fail(&c, ST_EINVAL, "", "expected at least one string");
     for (const cJSON *v = list->child; v && grammar_compile_ok(&c); v = v->next) {
         if (!cJSON_IsString(v) || !v->valuestring[0])
-            grammar_compile_fail(&c, ST_EINVAL, "choice", "expected strings that are not empty");
+            grammar_compile_fail(&c, ST_EINVAL, "", "expected strings that are not empty");
         else if (++n > GRAMMAR_CHOICES_MAX)
-            grammar_compile_fail(&c, ST_EINVAL, "choice", "more than 4096 strings");
+            grammar_compile_fail(&c, ST_EINVAL, "", "more than 4096 strings");
         else
             grammar_draft_skip(&c.d, grammar_draft_branch(&c.d, start, str_from(v->valuestring)), end);
     }
@@ -378,5 +386,8 @@ int grammar_from_guided(struct grammar **out, const cJSON *guided, const struct 
     }
     if (!json == !choice)
         return err_set(e, ST_EINVAL, "expected json or choice, and only one of them");
-    return json ? grammar_from_schema(out, json, vocab, e) : grammar_from_choice(out, choice, vocab, e);
+    struct err why = {0};
+    int st =
+        json ? grammar_from_schema(out, json, vocab, &why) : grammar_from_choice(out, choice, vocab, &why);
+    return st ? err_set(e, st, "%s: %.200s", json ? "json" : "choice", why.text) : ST_OK;
 }

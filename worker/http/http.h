@@ -57,6 +57,7 @@ void http_drain(struct http *h);   /* new calls are refused with 503; run return
 void http_stop(struct http *h);    /* running calls are cancelled */
 void http_destroy(struct http *h); /* NULL ok */
 
+bool http_host_is_known(const char *host);    /* an address, or a name that the resolver has one for */
 bool http_host_is_loopback(const char *host); /* "localhost", 127.0.0.0/8, ::1 */
 bool http_host_is_wildcard(const char *host); /* "0.0.0.0", "::" and what the resolver takes for them */
 

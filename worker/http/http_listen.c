@@ -52,6 +52,14 @@ int http_listen(const char *host, uint16_t port, int *fd_out, uint16_t *port_out
     return ST_OK;
 }
 
+bool http_host_is_known(const char *host)
+{
+    struct addrinfo *list = resolve(host, "0");
+    if (list)
+        freeaddrinfo(list);
+    return list != NULL;
+}
+
 /* Judges the address that would be bound, so that "127.1" or "0" are seen for what they are. */
 static bool bound_address_is(const char *host, bool (*v4)(uint32_t), bool (*v6)(const struct in6_addr *))
 {

@@ -26,7 +26,7 @@ int http_model_unknown(const struct http_model *m, struct str name, struct err *
             snprintf(served + n, sizeof served - n, i ? ", %.*s" : "%.*s", (int)m->names[i].n, m->names[i].p);
         n += k > 0 ? (size_t)k : 0;
     }
-    return err_set(e, ST_ENOENT, "The model `%.*s` does not exist; this server serves: %s",
+    return err_set(e, ST_ENOENT, "model: The model `%.*s` does not exist; this server serves: %s",
                    (int)(name.n < 64 ? name.n : 64), name.p, served);
 }
 
@@ -90,16 +90,16 @@ static int check_length(struct http_tokens *t, const struct http_model *m, const
     if (t->n >= context)
         return err_set(
             e, ST_EINVAL,
-            "This model's maximum context length is %u tokens. However, your %s %u tokens, which leaves "
+            "%s: This model's maximum context length is %u tokens. However, your %s %u tokens, which leaves "
             "no room for a completion.",
-            m->context_length, chat ? "messages have" : "prompt has", t->n);
+            chat ? "messages" : "prompt", m->context_length, chat ? "messages have" : "prompt has", t->n);
     if (asked > context - t->n)
         return err_set(
             e, ST_EINVAL,
-            "This model's maximum context length is %u tokens. However, you requested %llu tokens (%u in "
+            "%s: This model's maximum context length is %u tokens. However, you requested %llu tokens (%u in "
             "the %s, %llu in the completion).",
-            m->context_length, (unsigned long long)(t->n + asked), t->n, chat ? "messages" : "prompt",
-            (unsigned long long)asked);
+            r->max_tokens_name, m->context_length, (unsigned long long)(t->n + asked), t->n,
+            chat ? "messages" : "prompt", (unsigned long long)asked);
     if (asked == 0) {
         asked = context - t->n;
         if (!chat && asked > API_MAX_TOKENS_DEFAULT)

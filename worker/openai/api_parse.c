@@ -194,7 +194,9 @@ static int parse_stop_tokens(struct api_request *r, const cJSON *o, uint32_t voc
     for (const cJSON *v = list->child; v && !st; v = v->next) {
         if (r->n_stop_tokens == API_STOP_TOKENS_MAX)
             return err_set(e, ST_EINVAL, "stop_token_ids: more than %d entries", API_STOP_TOKENS_MAX);
-        st = check_token(v, "stop_token_ids", vocab_size, &r->stop_tokens[r->n_stop_tokens], e);
+        char name[32];
+        snprintf(name, sizeof name, "stop_token_ids[%u]", r->n_stop_tokens);
+        st = check_token(v, name, vocab_size, &r->stop_tokens[r->n_stop_tokens], e);
         r->n_stop_tokens += !st;
     }
     return st;
@@ -401,6 +403,7 @@ int api_parse(struct api_request *r, enum api_endpoint endpoint, struct str body
         st = endpoint == API_CHAT ? parse_chat(r, ctx, e) : parse_prompt(r, e);
     if (!st)
         st = parse_numbers(o, &r->sampling, e);
+    r->max_tokens_name = present(o, "max_completion_tokens") ? "max_completion_tokens" : "max_tokens";
     if (!st && endpoint == API_COMPLETIONS && r->n_prompts * (uint64_t)r->sampling.n > API_CHOICES_MAX)
         st = err_set(e, ST_EINVAL, "n: %u prompts x %lld is more than %d choices", r->n_prompts,
                      (long long)r->sampling.n, API_CHOICES_MAX);

@@ -67,6 +67,7 @@ struct api_request {
     int32_t *ids; /* backing of all prompts[].ids */
 
     struct api_sampling sampling;
+    const char *max_tokens_name; /* as the client calls it */
     int32_t logprobs; /* -1 = none, else the number of alternatives */
     struct str stop[API_STOP_MAX];
     uint32_t n_stop;

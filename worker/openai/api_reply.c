@@ -258,7 +258,8 @@ static struct str field_of(const char *text)
 
 void api_put_error(struct buf *b, int status, const char *text)
 {
-    struct str field = status == ST_EINVAL || status == ST_EUNSUP ? field_of(text) : (struct str){0};
+    bool asked = status == ST_EINVAL || status == ST_EUNSUP || status == ST_ENOENT;
+    struct str field = asked ? field_of(text) : (struct str){0};
     buf_puts(b, "{\"error\":{\"message\":");
     buf_put_json(b, str_from(text));
     buf_printf(b, ",\"type\":\"%s\",\"param\":", status_type(status));
