@@ -1,7 +1,6 @@
 #define _GNU_SOURCE
-/* Goal: records and cards say what Dynamo's own workers say, byte for byte where order and form are ours to choose; files of a
- *       card are complete, named by their content, and noticed when they were changed.
- * Method: goldens written from the documented form; a temporary folder. */
+/* Goal: records and cards say what Dynamo's own workers say, byte for byte where order and form are ours to choose.
+ * Method: goldens written from the documented form. */
 #include "dyn_card.h"
 #include "mem.h"
 
@@ -74,63 +73,6 @@ static void event_records_agree_with_their_key(void **state)
     assert_memory_equal(r.key.p, "namespace/a%2Eb_c-d/component/", 30);
     buf_fini(&r.key);
     buf_fini(&r.value);
-}
-
-static void make_texts(struct str texts[DYN_FILE_TEMPLATE], const char *config)
-{
-    texts[DYN_FILE_CONFIG] = str_from(config);
-    texts[DYN_FILE_TOKENIZER] = STR_LIT("{}");
-    texts[DYN_FILE_TOKENIZER_CONFIG] = STR_LIT("[1]");
-    texts[DYN_FILE_GENERATION] = STR_LIT("");
-}
-
-static void files_are_made_once_and_watched(void **state)
-{
-    (void)state;
-    char root[] = "/tmp/stator_files_XXXXXX", cache[64], command[96];
-    assert_non_null(mkdtemp(root));
-    snprintf(cache, sizeof cache, "%s/a/b", root);
-    struct str texts[DYN_FILE_TEMPLATE];
-    struct dyn_files first, again, other;
-    struct err e = {0};
-    make_texts(texts, "abc");
-    assert_int_equal(dyn_files_make(&first, cache, texts, &e), ST_OK);
-    assert_int_equal(dyn_files_make(&again, cache, texts, &e), ST_OK);
-    assert_string_equal(first.f[0].path, again.f[0].path);
-    assert_true(first.f[DYN_FILE_CONFIG].size == 3 && first.f[DYN_FILE_GENERATION].size == 0 &&
-                !first.f[DYN_FILE_TEMPLATE].path);
-    uint8_t hash[HASH_BYTES];
-    hash_once("abc", 3, hash);
-    assert_memory_equal(hash, first.f[DYN_FILE_CONFIG].hash, HASH_BYTES);
-    make_texts(texts, "abd");
-    assert_int_equal(dyn_files_make(&other, cache, texts, &e), ST_OK);
-    assert_string_not_equal(first.f[0].path, other.f[0].path);
-    FILE *f = fopen(other.f[0].path, "w");
-    assert_non_null(f);
-    fputs("abx", f);
-    fclose(f);
-    dyn_files_close(&other);
-    assert_int_equal(dyn_files_make(&other, cache, texts, &e), ST_EIO);
-    assert_non_null(strstr(e.text, "changed"));
-
-    char *slash = strrchr(first.f[0].path, '/');
-    assert_int_equal(unlink(first.f[DYN_FILE_GENERATION].path), 0); /* it may be missing */
-    *slash = 0;
-    assert_int_equal(dyn_files_find(&other, first.f[0].path, "/dev/null", &e), ST_OK);
-    assert_true(!other.f[DYN_FILE_GENERATION].path &&
-                strcmp(other.f[DYN_FILE_TEMPLATE].path, "/dev/null") == 0);
-    dyn_files_close(&other);
-    assert_int_equal(dyn_files_find(&other, root, NULL, &e), ST_ENOENT);
-    assert_non_null(strstr(e.text, "config.json"));
-    snprintf(cache, sizeof cache, "%s/none", root);
-    *slash = '/';
-    assert_int_equal(dyn_files_make(&other, first.f[0].path, texts, &e),
-                     ST_EIO); /* a file where a folder must be */
-    dyn_files_close(&first);
-    dyn_files_close(&again);
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    assert_int_equal(system(command), 0);
-    assert_int_equal(mem_live(), 0);
 }
 
 #define ZEROS "0000000000000000000000000000000000000000000000000000000000000000"
@@ -256,7 +198,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(instances_name_themselves_twice),
         cmocka_unit_test(event_records_agree_with_their_key),
-        cmocka_unit_test(files_are_made_once_and_watched),
         cmocka_unit_test(cards_say_what_a_frontend_needs),
         cmocka_unit_test(lost_memory_shows_in_the_record),
     };

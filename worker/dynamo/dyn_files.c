@@ -3,17 +3,20 @@
  *
  * Texts that were made go into a folder named by their hash: the same model gives the same folder in each start and on each
  * machine, two workers that start at once write the same bytes, and nothing needs to be deleted while a frontend may still
- * read it. The folder appears complete, by rename. */
+ * read it. The folder appears complete, by rename. A cache is a place where things get lost: what does not hold these texts any
+ * more is written anew, and what was never completed is taken away by the next start. */
 #define _GNU_SOURCE
 #include "dyn_files.h"
 
 #include "mem.h"
 
 #include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -111,6 +114,16 @@ static int make_folders(char *path, struct err *e)
     return ST_OK;
 }
 
+/* On the disk, not only on its way there: what is renamed over a name must be whole after a loss of power, too. */
+static int sync_and_close(int fd, const char *path, struct err *e)
+{
+    int st =
+        fsync(fd) && errno != EINVAL ? fail(e, path) : ST_OK; /* EINVAL: not for this kind of file there */
+    if (close(fd) && !st)
+        st = fail(e, path);
+    return st;
+}
+
 static int write_file(const char *path, struct str text, struct err *e)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -123,39 +136,122 @@ static int write_file(const char *path, struct str text, struct err *e)
             st = fail(e, path);
         text = n > 0 ? (struct str){text.p + n, text.n - (size_t)n} : text;
     }
-    if (close(fd) && !st)
-        st = fail(e, path);
+    if (!st)
+        return sync_and_close(fd, path, e);
+    close(fd);
     return st;
 }
 
-/* Into a folder beside, which then takes the name. Whoever was faster has written the same. */
+static int write_part(const char *part, const struct str texts[], struct err *e)
+{
+    struct buf path = {0};
+    int st = ST_OK;
+    for (int i = 0; !st && i < DYN_FILE_TEMPLATE; i++) {
+        buf_reset(&path);
+        st = buf_printf(&path, "%s/%s", part, dyn_file_names[i])
+                 ? err_set(e, ST_ENOMEM, "--cache-dir: no memory")
+                 : write_file(path.p, texts[i], e);
+    }
+    buf_fini(&path);
+    int fd = st ? -1 : open(part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (!st)
+        st = fd < 0 ? fail(e, part) : sync_and_close(fd, part, e);
+    return st;
+}
+
+/* The part takes the folder's name; where a folder is there already, its files take the names of those in it: one that was
+ * changed is replaced under the eyes of whoever reads it, and the same text over the same is no change. */
+static int move_part(const char *part, const char *folder, struct err *e)
+{
+    if (rename(part, folder) == 0)
+        return ST_OK;
+    if (errno != EEXIST && errno != ENOTEMPTY)
+        return fail(e, folder);
+    struct buf from = {0}, to = {0};
+    int st = ST_OK;
+    for (int i = 0; !st && i < DYN_FILE_TEMPLATE; i++) {
+        buf_reset(&from);
+        buf_reset(&to);
+        buf_printf(&from, "%s/%s", part, dyn_file_names[i]);
+        buf_printf(&to, "%s/%s", folder, dyn_file_names[i]);
+        if (from.failed || to.failed)
+            st = err_set(e, ST_ENOMEM, "--cache-dir: no memory");
+        else if (rename(from.p, to.p))
+            st = fail(e, to.p);
+    }
+    buf_fini(&from);
+    buf_fini(&to);
+    return st;
+}
+
+static void remove_part(const char *part)
+{
+    struct buf path = {0};
+    for (int i = 0; i < DYN_FILE_TEMPLATE; i++) {
+        buf_reset(&path);
+        if (!buf_printf(&path, "%s/%s", part, dyn_file_names[i]))
+            unlink(path.p);
+    }
+    rmdir(part);
+    buf_fini(&path);
+}
+
+/* What is above `folder`, held so that sweep sees that somebody writes there; -1: there is none, or no memory. */
+static int hold_parent(const char *folder, int how)
+{
+    const char *slash = strrchr(folder, '/');
+    char *parent = slash ? mem_dup(folder, (size_t)(slash - folder)) : NULL;
+    int fd = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    mem_free(parent);
+    if (fd >= 0 && flock(fd, how)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* Into a folder beside, which then takes the name. */
 static int write_files(char *folder, const struct str texts[], struct err *e)
 {
-    struct buf part = {0}, path = {0};
+    struct buf part = {0};
     int st = make_folders(folder, e);
+    int held = st ? -1 : hold_parent(folder, LOCK_SH);
     buf_printf(&part, "%s.XXXXXX", folder);
     if (!st && part.failed)
         st = err_set(e, ST_ENOMEM, "--cache-dir: no memory");
-    if (!st && (!mkdtemp(part.p) || chmod(part.p, 0755)))
+    if (!st && !mkdtemp(part.p)) {
         st = fail(e, part.p);
-    for (int i = 0; !st && i < DYN_FILE_TEMPLATE; i++) {
-        buf_reset(&path);
-        st = buf_printf(&path, "%s/%s", part.p, dyn_file_names[i]) ? ST_ENOMEM
-                                                                   : write_file(path.p, texts[i], e);
+    } else if (!st) {
+        st = chmod(part.p, 0755) ? fail(e, part.p) : write_part(part.p, texts, e);
+        st = st ? st : move_part(part.p, folder, e);
+        remove_part(part.p); /* what is left of it */
     }
-    bool moved = !st && rename(part.p, folder) == 0;
-    if (!st && !moved && errno != EEXIST && errno != ENOTEMPTY)
-        st = fail(e, folder);
-    for (int i = 0; part.p && !moved && i < DYN_FILE_TEMPLATE; i++) {
-        buf_reset(&path);
-        if (!buf_printf(&path, "%s/%s", part.p, dyn_file_names[i]))
-            unlink(path.p);
-    }
-    if (part.p && !moved)
-        rmdir(part.p);
+    if (held >= 0)
+        close(held);
     buf_fini(&part);
-    buf_fini(&path);
     return st;
+}
+
+/* Takes away what writers left beside `folder` who were killed. Nobody writes while the lock is ours. */
+static void sweep(const char *folder)
+{
+    int held = hold_parent(folder, LOCK_EX | LOCK_NB);
+    DIR *d = held < 0 ? NULL : fdopendir(held);
+    const char *name = strrchr(folder, '/') + 1;
+    size_t n = strlen(name);
+    struct buf part = {0};
+    for (struct dirent *at; d && (at = readdir(d));) {
+        if (strncmp(at->d_name, name, n) != 0 || at->d_name[n] != '.')
+            continue;
+        buf_reset(&part);
+        if (!buf_printf(&part, "%.*s/%s", (int)(name - 1 - folder), folder, at->d_name))
+            remove_part(part.p);
+    }
+    buf_fini(&part);
+    if (d)
+        closedir(d);
+    else if (held >= 0)
+        close(held);
 }
 
 /* The hash over all texts, each with its length before it. */
@@ -175,7 +271,6 @@ static void name_folder(struct buf *out, const char *cache, const struct str tex
         buf_printf(out, "%02x", hash[i]);
 }
 
-/* What is there must be what was written: a cache is a place where things get lost. */
 static bool is_intact(const struct dyn_files *f, const struct str texts[])
 {
     for (int i = 0; i < DYN_FILE_TEMPLATE; i++) {
@@ -194,13 +289,18 @@ int dyn_files_make(struct dyn_files *out, const char *cache, const struct str te
     *out = (struct dyn_files){0};
     name_folder(&folder, cache, texts);
     int st = folder.failed ? err_set(e, ST_ENOMEM, "--cache-dir: no memory") : ST_OK;
-    if (!st && access(folder.p, F_OK))
-        st = write_files(folder.p, texts, e);
-    st = st ? st : dyn_files_find(out, folder.p, NULL, e);
-    if (!st && !is_intact(out, texts)) {
+    bool there = !st && dyn_files_find(out, folder.p, NULL, NULL) == ST_OK && is_intact(out, texts);
+    if (!st && !there) {
         dyn_files_close(out);
-        st = err_set(e, ST_EIO, "--cache-dir: %.150s: the files were changed; remove the folder", folder.p);
+        st = write_files(folder.p, texts, e);
+        st = st ? st : dyn_files_find(out, folder.p, NULL, e);
     }
+    if (!st && !there && !is_intact(out, texts)) {
+        dyn_files_close(out);
+        st = err_set(e, ST_EIO, "--cache-dir: %.150s: somebody changes the files", folder.p);
+    }
+    if (!st)
+        sweep(folder.p);
     buf_fini(&folder);
     return st;
 }

@@ -41,7 +41,7 @@ extern const char *const dyn_file_names[DYN_FILES]; /* "config.json", ... */
 /* `template_path`: a chat template that replaces the folder's own, NULL = none. */
 int dyn_files_find(struct dyn_files *out, const char *folder, const char *template_path, struct err *e);
 /* `texts`: one for each of the first four. They are kept below `cache` under a name that depends on them alone, written at once
- * or not at all, and found there by the next start. */
+ * or not at all, and found there by the next start, which writes them again where they were changed or lost. */
 int dyn_files_make(struct dyn_files *out, const char *cache, const struct str texts[DYN_FILE_TEMPLATE],
                    struct err *e);
 void dyn_files_close(struct dyn_files *f); /* a zeroed one is fine; files stay */
