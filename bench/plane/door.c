@@ -29,8 +29,10 @@ struct slot {
 
 struct answer {
     int fd;            /* -1: this place is free */
-    struct slot *slot; /* NULL until the handshake */
-    struct buf in;     /* a message that is not whole */
+    struct slot
+        *slot; /* NULL until the handshake; its request is `number` no longer when that ended elsewhere */
+    int64_t number;
+    struct buf in; /* a message that is not whole */
 };
 
 struct run {
@@ -74,9 +76,15 @@ static void finish(struct run *run, struct slot *slot, const char *error)
     run->finished++;
 }
 
+/* The record of an answer's request while that is in flight: an ack may have ended it, or another stream of its subject. */
+static struct record *record_of(const struct answer *a)
+{
+    return a->slot && a->slot->number == a->number ? a->slot->record : NULL;
+}
+
 static void drop(struct answer *a, struct run *run, const char *error)
 {
-    if (a->slot)
+    if (record_of(a))
         finish(run, a->slot, error);
     close(a->fd);
     buf_fini(&a->in);
@@ -113,9 +121,9 @@ static struct slot *find_slot(const struct run *run, const char *subject)
 /* False: the stream is over, well or not. */
 static bool take_message(struct run *run, struct answer *a, const struct wire_message *m, int64_t now)
 {
-    if (m->subject[0])
-        a->slot = find_slot(run, m->subject);
-    struct record *record = a->slot ? a->slot->record : NULL;
+    if (m->subject[0] && (a->slot = find_slot(run, m->subject)))
+        a->number = a->slot->number;
+    struct record *record = record_of(a);
     if (!record || m->error || m->sentinel) {
         drop(a, run, record && m->error ? "an error item" : NULL);
         return false;
@@ -136,17 +144,19 @@ static bool take_message(struct run *run, struct answer *a, const struct wire_me
     return true;
 }
 
-static void hear(struct run *run, struct answer *a)
+/* What begins with no handshake is of no request that could fail by it: the run does. */
+static int hear(struct run *run, struct answer *a, struct err *e)
 {
+    static const char nonsense[] = "what came is no message of the request plane";
     struct wire_message m;
     size_t at = 0, used;
     ssize_t n = recv(a->fd, run->bytes, READ_BYTES, 0);
     int64_t now = clock_now_ns();
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+        return ST_OK;
     if (n <= 0) {
         drop(a, run, "the worker closed a response stream");
-        return;
+        return ST_OK;
     }
     bool whole = a->in.n == 0;
     if (!whole)
@@ -155,17 +165,22 @@ static void hear(struct run *run, struct answer *a)
     int rc;
     while ((rc = wire_next(&m, in.p + at, in.n - at, &used)) == ST_OK) {
         at += used;
+        if (!a->slot && !m.subject[0])
+            break;
         if (!take_message(run, a, &m, now))
-            return;
+            return ST_OK;
     }
-    if (rc == ST_EFORMAT || a->in.failed) {
-        drop(a, run, "what came is no message of the request plane");
-    } else if (whole) {
+    if (rc != ST_AGAIN && !a->slot)
+        return err_set(e, ST_EIO, "%s", nonsense);
+    if (whole) {
         buf_put(&a->in, in.p + at, in.n - at);
     } else {
         a->in.n -= at;
         memmove(a->in.p, a->in.p + at, a->in.n);
     }
+    if (rc == ST_EFORMAT || a->in.failed)
+        drop(a, run, nonsense);
+    return ST_OK;
 }
 
 static void accept_answer(struct run *run)
@@ -248,7 +263,8 @@ static int take_acks(struct run *run, struct err *e)
     if (n <= 0)
         return err_set(e, ST_EIO, "the worker closed the connection for requests");
     buf_put(&run->acks, run->bytes, (size_t)n);
-    while (run->n_unacked && wire_ack(&text, run->acks.p, run->acks.n, &used) == ST_OK) {
+    int rc = run->acks.failed ? ST_ENOMEM : ST_AGAIN;
+    while (run->n_unacked && (rc = wire_ack(&text, run->acks.p, run->acks.n, &used)) == ST_OK) {
         struct slot *slot = &run->slots[run->unacked[run->first_unacked]];
         char why[200];
         snprintf(why, sizeof why, "%.*s", (int)text.n, text.p);
@@ -259,7 +275,9 @@ static int take_acks(struct run *run, struct err *e)
         run->acks.n -= used;
         memmove(run->acks.p, run->acks.p + used, run->acks.n);
     }
-    return ST_OK;
+    if (rc == ST_EFORMAT)
+        return err_set(e, ST_EIO, "what the worker sent is no ack of the request plane");
+    return run->acks.failed ? err_set(e, ST_ENOMEM, "no memory for acks") : ST_OK;
 }
 
 /* ---- the run ----------------------------------------------------------------------------------------------------- */
@@ -278,7 +296,7 @@ static int loop(struct run *run, struct err *e)
             if (mark == &run->listen_fd)
                 accept_answer(run);
             else if (mark != &run->requests_fd)
-                hear(run, mark);
+                rc = hear(run, mark, e);
             else if (ready[i].events & ~(uint32_t)EPOLLOUT)
                 rc = take_acks(run, e);
         }
