@@ -10,7 +10,7 @@
  * Threads  any number of readers; get and put from any thread.
  * Errors   -
  * Bounds   GRAMMAR_NODES_MAX nodes, GRAMMAR_EDGES_MAX edges, GRAMMAR_DEPTH_MAX calls within each other. Making one takes
- *          GRAMMAR_STEPS_MAX steps at most: looks at a name, a keyword or an alternative in search of another.
+ *          GRAMMAR_STEPS_MAX steps at most: looks at a name or an alternative in search of another.
  * Source   recursive transition networks (Woods 1970).
  */
 #ifndef STATOR_GRAMMAR_H

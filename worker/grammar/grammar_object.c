@@ -17,6 +17,7 @@ struct member {
     const char *name;
     const cJSON *schema; /* NULL: any value */
     bool required;
+    bool shared; /* the schema is that of others as well: drawn once and called */
 };
 
 struct object {
@@ -34,12 +35,15 @@ static struct member *find(struct grammar_compiler *c, const struct object *o, c
     return NULL;
 }
 
-static void add_member(struct grammar_compiler *c, struct object *o, const char *name, const cJSON *schema)
+static struct member *add_member(struct grammar_compiler *c, struct object *o, const char *name,
+                                 const cJSON *schema)
 {
-    if (o->n == MEMBERS_MAX)
+    if (o->n == MEMBERS_MAX) {
         grammar_compile_fail(c, ST_EINVAL, "properties", "more than 1024");
-    else
-        o->members[o->n++] = (struct member){.name = name, .schema = schema};
+        return NULL;
+    }
+    o->members[o->n] = (struct member){.name = name, .schema = schema};
+    return &o->members[o->n++];
 }
 
 static void read_required(struct grammar_compiler *c, struct object *o, const cJSON *required)
@@ -56,9 +60,11 @@ static void read_required(struct grammar_compiler *c, struct object *o, const cJ
             grammar_compile_fail(c, ST_EINVAL, "required",
                                  "names a member that additionalProperties forbids");
         if (!m)
-            add_member(c, o, v->valuestring, o->extra);
-        if (o->n > 0 && grammar_compile_ok(c))
-            (m ? m : &o->members[o->n - 1])->required = true;
+            m = add_member(c, o, v->valuestring, cJSON_IsTrue(o->extra) ? NULL : o->extra);
+        if (!m)
+            return;
+        m->shared |= m->schema && m->schema == o->extra;
+        m->required = true;
     }
 }
 
@@ -147,7 +153,11 @@ static uint16_t member(struct grammar_compiler *c, const struct member *m, uint1
         grammar_compile_fail(c, ST_ENOMEM, "properties", "out of memory");
     uint16_t at = grammar_draft_text(&c->d, from, buf_str(&quoted));
     buf_fini(&quoted);
-    return value(c, m->schema, m->name, at);
+    if (!m->shared)
+        return value(c, m->schema, m->name, at);
+    uint16_t colon = grammar_draft_colon(&c->d, at), end = grammar_draft_node(&c->d);
+    grammar_draft_call(&c->d, colon, grammar_compile_rule(c, m->schema), end);
+    return end;
 }
 
 static uint16_t members(struct grammar_compiler *c, const struct object *o, uint16_t from)
