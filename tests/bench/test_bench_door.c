@@ -208,19 +208,23 @@ static void a_refusal_ends_a_request_whose_answer_has_begun(void **state)
     load_result_fini(&r);
 }
 
+/* The first stream ends while its slot holds another request. */
 static void answers_twice(struct peer *p)
 {
     await(p, "1-1");
     put_ack(p, "");
     put_ack(p, "");
-    int one = answer(p, "0-0"), two = answer(p, "0-0");
-    put_header(two, "\"sentinel\"");
-    put_header(one, "\"sentinel\"");
-    int last = answer(p, "1-1");
-    put_header(last, "\"sentinel\"");
-    close(one);
-    close(two);
-    close(last);
+    int first = answer(p, "0-0"), second = answer(p, "0-0");
+    put_header(second, "\"sentinel\"");
+    await(p, "0-2");
+    close(first);
+    put_ack(p, "");
+    int third = answer(p, "0-2"), fourth = answer(p, "1-1");
+    put_header(third, "\"sentinel\"");
+    put_header(fourth, "\"sentinel\"");
+    close(second);
+    close(third);
+    close(fourth);
 }
 
 static void a_second_stream_of_a_request_counts_for_nothing(void **state)
@@ -228,9 +232,8 @@ static void a_second_stream_of_a_request_counts_for_nothing(void **state)
     (void)state;
     struct load_result r;
     struct err e = {0};
-    assert_int_equal(run(&r, answers_twice, 2, &e), ST_OK);
+    assert_int_equal(run(&r, answers_twice, 3, &e), ST_OK);
     assert_int_equal(r.failed, 0);
-    assert_true(r.records[0].status == 200 && r.records[1].status == 200);
     load_result_fini(&r);
 }
 
