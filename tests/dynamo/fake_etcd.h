@@ -248,7 +248,7 @@ static long fake_answer(struct fake_etcd *f, const char *path, const char *body,
 
 static bool fake_serve_one(struct fake_etcd *f, int fd)
 {
-    static char in[1 << 16];
+    char in[1 << 16];
     size_t n = 0, body_bytes = 0;
     char *body = NULL;
     while (!body || n < (size_t)(body - in) + body_bytes) {

@@ -130,6 +130,16 @@ static void a_store_that_cannot_be_written_says_why(void **state)
     assert_int_equal(unlink(path), 0);
     assert_int_equal(dyn_store_settle(s, SETTLE_MS, &e), ST_OK); /* it went on trying */
     assert_file("v1/mdc", "k", "v");
+    assert_true(dyn_store_registered(s));
+    assert_int_equal(remove_root(NULL), 0);
+    f = fopen(path, "w"); /* once more: nothing can stand below it */
+    assert_non_null(f);
+    fclose(f);
+    r = record(DYN_CARDS, "l", "v");
+    assert_int_equal(dyn_store_publish(s, &r), ST_OK);
+    assert_int_equal(dyn_store_settle(s, 50, &e), ST_ETIMEOUT);
+    assert_false(dyn_store_registered(s));
+    assert_int_equal(unlink(path), 0);
     struct dyn_record failed = {.bucket = DYN_CARDS, .value = {.failed = ST_ENOMEM}};
     assert_int_equal(dyn_store_publish(s, &failed), ST_ENOMEM);
     dyn_store_close(s);

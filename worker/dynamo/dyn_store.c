@@ -99,13 +99,12 @@ static int keep(struct dyn_store *s, bool *alive, struct err *e)
 {
     s->kept_ns = clock_now_ns(); /* before the call: who knows when the store begins to count */
     int st = s->kind->keep(s->ctx, alive, e);
-    if (st)
-        return st;
-    if (*alive && dyn_store_registered(s))
+    if (!*alive)
+        atomic_store(&s->stands_until_ns, 0);
+    else if (!st && dyn_store_registered(s))
         atomic_store(&s->stands_until_ns, s->kept_ns + TTL_NS);
-    if (*alive)
-        return ST_OK;
-    atomic_store(&s->stands_until_ns, 0);
+    if (st || *alive)
+        return st;
     if (atomic_load(&s->parting))
         return ST_ECANCEL;
     s->kept_ns = clock_now_ns();

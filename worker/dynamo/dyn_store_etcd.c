@@ -113,7 +113,7 @@ static int etcd_keep(void *ctx, bool *alive, struct err *e)
 {
     struct etcd *c = ctx;
     int64_t code = 0;
-    *alive = false;
+    *alive = c->alive; /* as long as etcd does not say otherwise */
     if (!c->asked)
         return ST_OK;
     buf_reset(&c->body);

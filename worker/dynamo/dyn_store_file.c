@@ -94,8 +94,9 @@ static int write_record(struct folder *f, const struct dyn_record *r, struct err
 /* Records are kept one by one, where they are found. */
 static int file_keep(void *ctx, bool *alive, struct err *e)
 {
-    *alive = true;
-    return make_folders(ctx, e);
+    int st = make_folders(ctx, e);
+    *alive = !st;
+    return st;
 }
 
 /* Touches the record where it stands as we wrote it, byte for byte. A link, a pipe, a part of it, or somebody else's text under

@@ -7,9 +7,10 @@
 /* Called on the store's thread only, but for open and close. Each asks the store for DYN_STORE_CALL_MS at most. */
 struct dyn_store_kind {
     int (*open)(void **ctx, const struct dyn_store_options *o, struct err *e);
-    /* What stands there lives for DYN_STORE_TTL_S from now on, if find sees it as well. `alive`: something may stand there. */
+    /* What stands there lives for DYN_STORE_TTL_S from now on, if find sees it as well. `alive`, also where that fails: something
+     * may stand there. */
     int (*keep)(void *ctx, bool *alive, struct err *e);
-    /* Where keep says that nothing does: what is written from now on lives. NULL: it always says otherwise. */
+    /* Where keep went well and nothing does: what is written from now on lives. NULL: that never is. */
     int (*renew)(void *ctx, struct err *e);
     /* `stands`, of each record: it is there as it is here, and is ours. */
     int (*find)(void *ctx, const struct dyn_record *r, uint32_t n, bool *stands, struct err *e);
