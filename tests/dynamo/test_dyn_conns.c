@@ -11,6 +11,8 @@
 #include "dyn_conns.h"
 #include "plane_rig.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 
 /* Reads one byte; true: there is none, the other side closed. */
@@ -162,6 +164,23 @@ static void a_flood_is_taken_in_small_portions(void **state)
     rig_stop(&g);
 }
 
+/* Sends, and waits until it lies at the plane's: from then on turns can be counted. */
+static void send_there(int fd, const struct buf *b)
+{
+    int on_the_way = 1;
+    assert_int_equal(send(fd, b->p, b->n, MSG_NOSIGNAL), b->n);
+    while (on_the_way) {
+        poll(NULL, 0, 1);
+        assert_int_equal(ioctl(fd, SIOCOUTQ, &on_the_way), 0);
+    }
+}
+
+static void wait_for_conns(struct rig *g, uint32_t n)
+{
+    while (dyn_plane_conns(g->plane) < n)
+        rig_wait(g);
+}
+
 static void count_call(void *ctx, const uint8_t *body, size_t n, struct buf *reply)
 {
     (void)body;
@@ -181,10 +200,10 @@ static void a_query_is_a_connection_s_turn(void **state)
         dyn_plane_serve(g.plane, &(struct dyn_endpoint){.path = "ab/q", .answer = count_call, .ctx = &calls}),
         ST_OK);
     int fd = rig_connect(&g);
-    rig_turn(&g);
+    wait_for_conns(&g, 1);
     for (int i = 0; i < 20; i++)
         rig_frame_to(&b, "ab/q", "127.0.0.1:1", "tcp_server", "json", "s", STR_LIT("{}"));
-    assert_int_equal(send(fd, b.p, b.n, MSG_NOSIGNAL), b.n);
+    send_there(fd, &b);
     for (int i = 1; i <= 20; i++) {
         rig_turn(&g);
         assert_int_equal(calls, i);
@@ -229,12 +248,12 @@ static void a_turn_ends_when_it_has_lasted_and_the_next_goes_on_with_who_waited(
         ST_OK);
     for (int i = 0; i < PEERS; i++)
         fd[i] = rig_connect(&g);
-    rig_turn(&g);
+    wait_for_conns(&g, PEERS);
     for (char i = 0; i < PEERS; i++) {
         struct buf b = {0};
         for (int k = 0; k < FRAMES; k++)
             rig_frame_to(&b, "ab/c", "127.0.0.1:1", "tcp_server", "msgpack", "s", (struct str){&i, 1});
-        assert_int_equal(send(fd[(int)i], b.p, b.n, MSG_NOSIGNAL), b.n);
+        send_there(fd[(int)i], &b);
         buf_fini(&b);
     }
     for (int i = 0; i < PEERS * FRAMES; i++) {
