@@ -28,7 +28,7 @@ struct http_options {
     struct str version;
     uint32_t max_connections;   /* 0 = 1000 */
     size_t max_body_bytes;      /* 0 = 16 MiB */
-    size_t stream_bytes_max;    /* unread output of one stream; 0 = 1 MiB */
+    size_t stream_bytes_max;    /* unread output of one stream, beside a frame of each choice; 0 = 1 MiB */
     uint32_t sse_keepalive_ms;  /* 0 = 8000 */
     uint32_t client_timeout_ms; /* for a whole request to arrive, and for a client to read on; 0 = 60000 */
     uint32_t drain_timeout_ms;  /* running requests may take this long after http_drain */

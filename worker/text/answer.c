@@ -334,25 +334,16 @@ static bool in_name(struct answer *a, char c)
     return true;
 }
 
-static bool in_value(struct answer *a, char c, struct buf *content)
+/* Arguments: a JSON value, or the parameters in a function's body. */
+static bool in_arguments(struct answer *a, char c, struct buf *content)
 {
-    enum answer_feed r = answer_json_feed(&a->json, c);
+    bool json = a->phase == VALUE;
+    enum answer_feed r = json ? answer_json_feed(&a->json, c) : answer_parameters_feed(&a->parameters, c);
     if (r == ANSWER_BAD)
         return false;
     keep(a, c);
     if (r == ANSWER_DONE)
-        end_value(a, content);
-    return true;
-}
-
-static bool in_body(struct answer *a, char c, struct buf *content)
-{
-    enum answer_feed r = answer_parameters_feed(&a->parameters, c);
-    if (r == ANSWER_BAD)
-        return false;
-    keep(a, c);
-    if (r == ANSWER_DONE)
-        end_function(a, content);
+        (json ? end_value : end_function)(a, content);
     return true;
 }
 
@@ -408,10 +399,8 @@ static void step(struct answer *a, char c, struct buf *content, struct buf *reas
         possible = in_name(a, c);
         break;
     case VALUE:
-        possible = in_value(a, c, content);
-        break;
     case BODY:
-        possible = in_body(a, c, content);
+        possible = in_arguments(a, c, content);
     }
     if (!possible)
         broken(a, c, content);
