@@ -2,6 +2,7 @@
  * Method: Hugging Face folders written into a temporary place; the default model from the cache when it is there. */
 #define _GNU_SOURCE
 #include "cache_path.h"
+#include "put_file.h"
 #include "bundle.h"
 #include "mem.h"
 
@@ -17,16 +18,7 @@ static char folder[] = "/tmp/stator-bundle-XXXXXX";
 
 static void put(const char *name, const char *text)
 {
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    if (!text) {
-        unlink(path);
-        return;
-    }
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
+    put_file(folder, name, text);
 }
 
 static void put_tokenizer(void)

@@ -1,6 +1,7 @@
 /* Goal: the chosen pool always holds one full context, and what was asked is kept or refused by name.
  * Method: tables, then random inputs against the invariants. */
 #define _GNU_SOURCE
+#include "put_file.h"
 #include "sizing.h"
 
 #include <setjmp.h>
@@ -95,20 +96,6 @@ static void any_choice_holds_one_context(void **state)
     assert_true(sizing_memory_available("") > 0);
 }
 
-static void put(const char *root, const char *file, const char *text)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s%s", root, file);
-    if (!text) {
-        remove(path);
-        return;
-    }
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    fclose(f);
-}
-
 static void kept_files_are_free_memory_in_a_group_too(void **state)
 {
     (void)state;
@@ -122,23 +109,23 @@ static void kept_files_are_free_memory_in_a_group_too(void **state)
         assert_int_equal(mkdir(path, 0700), 0);
     }
     assert_true(sizing_memory_available(root) == UINT64_MAX);
-    put(root, "/proc/meminfo", "MemTotal: 2000 kB\nMemAvailable:  1000 kB\n");
+    put_file(root, "/proc/meminfo", "MemTotal: 2000 kB\nMemAvailable:  1000 kB\n");
     assert_int_equal(sizing_memory_available(root), 1024000);
-    put(root, max, "max\n");
-    put(root, current, "900000\n");
+    put_file(root, max, "max\n");
+    put_file(root, current, "900000\n");
     assert_int_equal(sizing_memory_available(root), 1024000);
-    put(root, max, "1000000\n");
+    put_file(root, max, "1000000\n");
     assert_int_equal(sizing_memory_available(root), 100000);
-    put(root, stat, "file 700000\ninactive_file 300000\nactive_file 200000\n");
+    put_file(root, stat, "file 700000\ninactive_file 300000\nactive_file 200000\n");
     assert_int_equal(sizing_memory_available(root), 600000);
-    put(root, stat, "inactive_file 99999999\n");
+    put_file(root, stat, "inactive_file 99999999\n");
     assert_int_equal(sizing_memory_available(root), 1000000);
-    put(root, max, "800000\n");
-    put(root, stat, NULL);
+    put_file(root, max, "800000\n");
+    put_file(root, stat, NULL);
     assert_int_equal(sizing_memory_available(root), 0);
-    put(root, max, NULL);
-    put(root, current, NULL);
-    put(root, "/proc/meminfo", NULL);
+    put_file(root, max, NULL);
+    put_file(root, current, NULL);
+    put_file(root, "/proc/meminfo", NULL);
     for (int i = 4; i-- > 0;) {
         snprintf(path, sizeof path, "%s%s", root, folders[i]);
         assert_int_equal(rmdir(path), 0);
